@@ -1,0 +1,199 @@
+package alg
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"pptp-alg/nat"
+)
+
+// Flow names a control connection by the addresses and ports that its segments
+// have where they are seen: the real ones of both ends.
+type Flow struct {
+	Client, Server netip.AddrPort
+	Zone           nat.Zone
+}
+
+func (f Flow) String() string { return fmt.Sprintf("%v -> %v", f.Client, f.Server) }
+
+// State is where a control connection is in its life.
+type State uint8
+
+// States of a control connection.
+const (
+	Starting    State = iota // opened, no Start-Control-Connection-Reply yet
+	Established              // up
+	Refused                  // the other side did not want it
+	Stopping                 // a Stop-Control-Connection-Request was sent
+	Closing                  // one side closed its TCP stream
+	Closed                   // both did, or it was reset or disappeared
+)
+
+func (s State) String() string {
+	return [...]string{"starting", "established", "refused", "stopping", "closing", "closed"}[s]
+}
+
+// Lives of connections that are over, or seem to be.
+const (
+	closedLinger  = 30 * time.Second // retransmissions still pass
+	closingLinger = 2 * time.Minute  // one side closed, the other did not
+	lostLinger    = 90 * time.Second // keepalives come every 60 s (RFC 2637, section 3.1.4)
+)
+
+// Connection is one control connection. Its exported fields are to be read.
+type Connection struct {
+	Flow      Flow
+	State     State
+	Since     time.Time
+	Midstream bool   // first seen in the middle of its life
+	Unparsed  string // why it is not understood; empty if it is
+	Reason    string // why it was refused or ended
+
+	alg    *ALG
+	calls  *nat.Connection
+	dirs   [2]direction
+	opened [2]uint32 // sequence number behind each side's SYN
+	known  [2]bool   // opened is valid
+	lost   bool
+	until  nat.Deadline
+}
+
+// Calls returns the connection's calls.
+func (c *Connection) Calls() *nat.Connection { return c.calls }
+
+// Path returns the way between the connection's ends.
+func (c *Connection) Path() nat.Path { return c.calls.Path }
+
+// Reopens reports whether the segment begins another connection between the
+// same addresses and ports. The caller then closes this one and opens a new
+// one, whose NAT may differ.
+func (c *Connection) Reopens(s *Segment) bool {
+	if s.Flags&SYN == 0 {
+		return false
+	}
+	return c.dirs[s.From].started && (!c.known[s.From] || c.opened[s.From] != s.Seq+1)
+}
+
+// Segment takes a segment of the connection. Each segment is decided once,
+// through Config.Decide: this one, now or later, and those that waited for it.
+func (c *Connection) Segment(now time.Time, s *Segment) {
+	d, back := &c.dirs[s.From], &c.dirs[s.From.Other()]
+	if c.lost {
+		c.lost = false
+		c.until.Clear()
+	}
+	if s.Flags&RST != 0 {
+		c.close(now, fmt.Sprintf("control connection reset by the %v", s.From))
+		c.decide(s, Accept)
+		return
+	}
+	if s.Flags&SYN != 0 && !d.started {
+		c.opened[s.From], c.known[s.From] = s.Seq+1, true
+		d.start(now, s.Seq+1, parsing)
+		if s.Flags&ACK != 0 && !back.started {
+			back.start(now, s.Ack, parsing)
+		}
+	}
+	if !d.started && !back.started {
+		c.Midstream = true
+	}
+	if s.Flags&ACK != 0 {
+		back.acknowledged(now, s.Ack)
+	}
+	d.segment(now, s)
+}
+
+// found notes that a message was found in the middle of the stream.
+func (c *Connection) found() {
+	if c.State == Starting {
+		c.State = Established
+	}
+}
+
+// unparsed stops translating: the bytes are not PPTP.
+func (c *Connection) unparsed(now time.Time, side nat.Side, err error) {
+	if c.Unparsed == "" {
+		c.Unparsed = fmt.Sprintf("from the %v: %v", side, err)
+		c.alg.Counters.Unparsed++
+		c.alg.notify(ConnectionUnparsed, now, c)
+	}
+	for i := range c.dirs {
+		c.dirs[i].giveBack(now)
+		c.dirs[i].restart(blind)
+	}
+	// The segments of this side that wait go on as soon as the one that was
+	// not understood has.
+	c.dirs[side.Other()].drain(now)
+}
+
+// finished notes the end of one side's stream. PPTP's calls end with the
+// control connection (RFC 2637, section 3.1.2).
+func (c *Connection) finished(now time.Time, side nat.Side) {
+	if c.dirs[side.Other()].fin {
+		c.close(now, fmt.Sprintf("control connection closed by the %v", side.Other()))
+		return
+	}
+	if c.State == Closed || c.State == Closing {
+		return
+	}
+	reason := fmt.Sprintf("control connection closed by the %v", side)
+	c.State, c.Reason = Closing, reason
+	c.calls.EndAll(now, reason)
+	c.alg.table.Schedule(&c.until, now.Add(closingLinger), func(now time.Time) { c.close(now, reason) })
+}
+
+// Lost says that conntrack no longer knows the connection. It ends unless it
+// shows a sign of life before its next keepalive is overdue.
+func (c *Connection) Lost(now time.Time) {
+	if c.State == Closed || c.State == Closing || c.lost {
+		return
+	}
+	c.lost = true
+	c.alg.table.Schedule(&c.until, now.Add(lostLinger), func(now time.Time) {
+		c.lost = false
+		c.close(now, "control connection disappeared")
+	})
+}
+
+// Close ends the connection and its calls at once.
+func (c *Connection) Close(now time.Time, reason string) {
+	c.close(now, reason)
+	c.remove()
+}
+
+func (c *Connection) close(now time.Time, reason string) {
+	if c.State == Closed {
+		return
+	}
+	c.State, c.Reason = Closed, reason
+	for i := range c.dirs {
+		c.dirs[i].giveBack(now)
+	}
+	c.calls.Close(now, reason)
+	c.alg.notify(ConnectionClosed, now, c)
+	c.alg.table.Schedule(&c.until, now.Add(closedLinger), func(time.Time) { c.remove() })
+}
+
+// remove forgets the connection.
+func (c *Connection) remove() {
+	c.until.Clear()
+	for i := range c.dirs {
+		c.dirs[i].abandon(Accept)
+	}
+	if c.alg.flows[c.Flow] == c {
+		delete(c.alg.flows, c.Flow)
+	}
+}
+
+func (c *Connection) decide(s *Segment, v Verdict) {
+	if s.Changed {
+		c.alg.Counters.Changed++
+	}
+	c.alg.cfg.Decide(s, v)
+}
+
+func (c *Connection) drop(s *Segment, counter *uint64) {
+	*counter++
+	c.decide(s, Drop)
+}

@@ -1,0 +1,78 @@
+package alg
+
+// maxHistory bounds how many forwarded bytes one direction remembers. It
+// covers a receive window without scaling; what is older and not acknowledged
+// as far as we saw can't be sent again correctly.
+const maxHistory = 64 << 10
+
+// keepHistory is the buffer that an idle direction may keep.
+const keepHistory = 1 << 10
+
+// history holds the last bytes of a direction as they were forwarded, until
+// the receiver acknowledges them. The copy that was forwarded first is the one
+// that every retransmission repeats: the receiver may have either, so both
+// have to be the same, and a sender can't change afterwards what was judged
+// before.
+type history struct {
+	buf  []byte // forwarded bytes, the last of them just before the direction's next
+	edge uint32 // the receiver has everything before this sequence number
+}
+
+// reset forgets everything; the stream goes on at seq.
+func (h *history) reset(seq uint32) {
+	h.buf, h.edge = h.buf[:0], seq
+}
+
+// base returns the sequence number of the first byte remembered.
+func (h *history) base(next uint32) uint32 { return next - uint32(len(h.buf)) }
+
+// add remembers bytes that are forwarded now.
+func (h *history) add(p []byte) {
+	if len(p) > maxHistory {
+		p = p[len(p)-maxHistory:]
+	}
+	if drop := len(h.buf) + len(p) - maxHistory; drop > 0 {
+		h.buf = append(h.buf[:0], h.buf[drop:]...)
+	}
+	h.buf = append(h.buf, p...)
+}
+
+// acknowledge forgets what the receiver has. ack is at most next.
+func (h *history) acknowledge(ack, next uint32) {
+	if after(ack, h.edge) {
+		h.edge = ack
+	}
+	have := int(int32(ack - h.base(next)))
+	if have <= 0 {
+		return
+	}
+	rest := copy(h.buf, h.buf[have:])
+	if rest == 0 && cap(h.buf) > keepHistory {
+		h.buf = nil
+		return
+	}
+	h.buf = h.buf[:rest]
+}
+
+// lost reports whether [seq, end) touches bytes that were forwarded, may not
+// have reached the receiver, and are no longer known.
+func (h *history) lost(seq, end, next uint32) bool {
+	base := h.base(next)
+	return after(base, h.edge) && before(seq, base) && after(end, h.edge)
+}
+
+// overlay writes the remembered bytes over s, as far as it repeats them.
+func (h *history) overlay(s *Segment, seq, next uint32) {
+	base := h.base(next)
+	for i := max(0, int(int32(base-seq))); i < len(s.Payload); i++ {
+		at := int(int32(seq + uint32(i) - base))
+		if at >= len(h.buf) {
+			return
+		}
+		s.set(i, h.buf[at])
+	}
+}
+
+// Sequence numbers are compared modulo 2^32 (RFC 9293, section 3.4).
+func before(a, b uint32) bool { return int32(a-b) < 0 }
+func after(a, b uint32) bool  { return int32(a-b) > 0 }

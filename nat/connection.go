@@ -1,0 +1,382 @@
+package nat
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// maxRefused bounds the refused calls that one connection can have waiting for
+// their answers.
+const maxRefused = 16
+
+// Connection holds the calls of one control connection.
+type Connection struct {
+	Path Path
+
+	table  *Table
+	calls  []*Call // in the order of their announcement; ended ones until their Call IDs are free
+	closed bool
+}
+
+// Connect adds a control connection. It returns ErrLimit, wrapped, when the
+// client or the table has too many.
+func (t *Table) Connect(path Path) (*Connection, error) {
+	client := path.Hosts[Client].Real
+	switch {
+	case over(len(t.connections), t.cfg.Limits.Connections):
+		return nil, fmt.Errorf("%w: %d control connections in total", ErrLimit, t.cfg.Limits.Connections)
+	case t.perClient[client] != nil && over(t.perClient[client].connections, t.cfg.Limits.ConnectionsPerClient):
+		return nil, fmt.Errorf("%w: %d control connections of client %v", ErrLimit, t.cfg.Limits.ConnectionsPerClient, client)
+	}
+	c := &Connection{Path: path, table: t}
+	t.connections[c] = struct{}{}
+	t.usage(client).connections++
+	return c, nil
+}
+
+// Close ends all calls of the connection and forgets it. Call IDs of its calls
+// can still be looked up until they are free.
+func (c *Connection) Close(now time.Time, reason string) {
+	c.EndAll(now, reason)
+	if c.closed {
+		return
+	}
+	c.closed = true
+	t, client := c.table, c.Path.Hosts[Client].Real
+	delete(t.connections, c)
+	t.usage(client).connections--
+	t.dropUsage(client)
+}
+
+// Live returns how many calls of the connection have not ended.
+func (c *Connection) Live() int {
+	n := 0
+	for _, call := range c.calls {
+		if call.Live() {
+			n++
+		}
+	}
+	return n
+}
+
+// Reserve takes a told Call ID for a real one of which only the high byte is
+// known yet, so that a message that was cut there can go on. Request or
+// Announce use it up, Discard gives it back.
+func (c *Connection) Reserve(side Side, high byte) *Mapping {
+	m := &Mapping{Path: &c.Path, Side: side, Real: uint16(high) << 8}
+	p := c.table.pool
+	// Any real ID of the block will do to choose the block by.
+	if told, ok := p.pick(arrivalKey(m).domain, m.Real, noBlock); ok {
+		m.Told = told
+		p.take(m)
+	} else {
+		p.refuse(m)
+		m.spare = true
+	}
+	return m
+}
+
+// Discard gives back a mapping that no call came to use.
+func (c *Connection) Discard(now time.Time, m *Mapping) {
+	t := c.table
+	switch {
+	case m.spare:
+		t.pool.forgive(m)
+	case m.state == mappingReserved:
+		t.pool.release(m)
+	case m.state == mappingOpen:
+		t.close(now, m)
+		return
+	}
+	m.state = mappingFree
+}
+
+// Request announces a call with the Call ID of the side that announces it. It
+// always returns a call: one that is refused has Refused set and the reason in
+// Reason, and its Ends[side].Told is an ID that is nobody's. held is what
+// Reserve returned for this ID, or nil.
+func (c *Connection) Request(now time.Time, side Side, dir Direction, real uint16, held *Mapping) *Call {
+	t := c.table
+	call := &Call{Connection: c, Direction: dir, Initiator: side, Since: now}
+	t.lastID++
+	call.ID = t.lastID
+
+	m, err := held, c.limit()
+	if err == nil {
+		m, err = c.Announce(now, side, real, held)
+	}
+	if err != nil {
+		c.refuse(now, call, side, real, m, err)
+		return call
+	}
+	c.add(now, call, m)
+	return call
+}
+
+// Adopt makes a call of one that was announced untranslated before the
+// connection came under our eyes: its told Call ID is the real one. It returns
+// nil where that ID is not free.
+func (c *Connection) Adopt(now time.Time, side Side, dir Direction, id uint16) *Call {
+	t := c.table
+	m := &Mapping{Path: &c.Path, Side: side, Real: id, Told: id}
+	d := arrivalKey(m).domain
+	if c.limit() != nil || !t.pool.room(d) || !t.pool.free(d, id) || t.conflict(now, m) != nil {
+		return nil
+	}
+	t.pool.take(m)
+	if err := t.plane.Open(m); err != nil {
+		t.pool.release(m)
+		return nil
+	}
+	t.opened(now, m)
+	t.lastID++
+	call := &Call{ID: t.lastID, Connection: c, Direction: dir, Initiator: side, Since: now}
+	c.add(now, call, m)
+	return call
+}
+
+// add takes up a new call whose announcing side has its mapping.
+func (c *Connection) add(now time.Time, call *Call, m *Mapping) {
+	t := c.table
+	call.Ends[m.Side], m.call = m, call
+	c.calls = append(c.calls, call)
+	t.calls[call.ID] = call
+	t.usage(c.Path.Hosts[Client].Real).calls++
+	t.Counters.CallsRequested++
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
+		t.Counters.HalfOpenExpired++
+		c.End(now, call, call.unanswered())
+	})
+	t.notify(CallRequested, now, call)
+}
+
+// unanswered says in words what a half-open call waited for.
+func (c *Call) unanswered() string {
+	switch {
+	case c.State == Connecting:
+		return "no Incoming-Call-Connected from the " + c.Initiator.String()
+	case c.Direction == Incoming:
+		return "no answer to Incoming-Call-Request from the " + c.Initiator.Other().String()
+	default:
+		return "no answer to Outgoing-Call-Request from the " + c.Initiator.Other().String()
+	}
+}
+
+// limit returns an error when the connection may not have another call.
+func (c *Connection) limit() error {
+	t, l := c.table, c.table.cfg.Limits
+	client := c.Path.Hosts[Client].Real
+	switch {
+	case over(len(t.calls), l.Calls):
+		return fmt.Errorf("%w: %d calls in total", ErrLimit, l.Calls)
+	case over(t.usage(client).calls, l.CallsPerClient):
+		return fmt.Errorf("%w: %d calls of client %v", ErrLimit, l.CallsPerClient, client)
+	// Ended calls count as well: they are what a client could pile up here.
+	case over(len(c.calls), 2*l.CallsPerConnection), over(c.Live(), l.CallsPerConnection):
+		return fmt.Errorf("%w: %d calls of one control connection", ErrLimit, l.CallsPerConnection)
+	}
+	return nil
+}
+
+// refuse completes a call that is not to be. Its answer will be changed into
+// a refusal, for which the connection has to remember it.
+func (c *Connection) refuse(now time.Time, call *Call, side Side, real uint16, held *Mapping, err error) {
+	t := c.table
+	t.countRefusal(err)
+	call.Refused, call.Reason = true, fmt.Sprintf("refused by this router: %v", err)
+	m := held
+	if m == nil {
+		m = &Mapping{Path: &c.Path, Side: side}
+		t.pool.refuse(m)
+		m.spare = true
+	}
+	m.Real, m.call = real, call
+	call.Ends[side] = m
+
+	waiting := 0
+	for _, other := range c.calls {
+		if other.Refused {
+			waiting++
+		}
+	}
+	if waiting >= maxRefused {
+		// Told and forgotten: its answer will pass unchanged.
+		call.State = Ended
+		c.Discard(now, m)
+		return
+	}
+	c.calls = append(c.calls, call)
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
+		c.End(now, call, call.Reason)
+	})
+}
+
+// Announce gives a side's Call ID its told form and opens its GRE. The mapping
+// belongs to no call until Answer attaches it. On an error that concerns a
+// held mapping, that mapping is returned with the error and stays reserved.
+func (c *Connection) Announce(now time.Time, side Side, real uint16, held *Mapping) (*Mapping, error) {
+	t := c.table
+	if held != nil && held.spare {
+		return held, ErrExhausted
+	}
+	m := &Mapping{Path: &c.Path, Side: side, Real: real}
+	if err := t.conflict(now, m); err != nil {
+		return held, err
+	}
+	block := noBlock
+	if held != nil {
+		block = int(held.Told >> 8)
+		t.pool.release(held)
+	}
+	err := t.open(now, m, block)
+	if err == nil {
+		return m, nil
+	}
+	if held != nil {
+		t.pool.take(held)
+	}
+	return held, err
+}
+
+// Own finds the call in which the side uses a Call ID: a live one before an
+// ended one, one that nobody asked to clear before one that is being cleared,
+// and the oldest of several.
+func (c *Connection) Own(side Side, real uint16) *Call {
+	return c.find(func(call *Call) bool {
+		m := call.Ends[side]
+		return m != nil && m.Real == real
+	})
+}
+
+// Peer finds the call for which the other side of owner was told a Call ID.
+func (c *Connection) Peer(owner Side, told uint16) *Call {
+	return c.find(func(call *Call) bool {
+		m := call.Ends[owner]
+		return m != nil && m.Told == told
+	})
+}
+
+func (c *Connection) find(match func(*Call) bool) *Call {
+	var best *Call
+	rank := func(call *Call) int {
+		switch {
+		case call.State == Ended:
+			return 2
+		case call.State == Clearing:
+			return 1
+		}
+		return 0
+	}
+	for _, call := range c.calls {
+		// Among ended ones the last counts: the earlier were replaced by it.
+		if match(call) && (best == nil || rank(call) < rank(best) || rank(call) == 2 && rank(best) == 2) {
+			best = call
+		}
+	}
+	return best
+}
+
+// Blocks calls f with the high bytes that the real and told Call IDs of the
+// side's mappings have.
+func (c *Connection) Blocks(side Side, f func(real, told byte)) {
+	for _, call := range c.calls {
+		if m := call.Ends[side]; m != nil {
+			f(byte(m.Real>>8), byte(m.Told>>8))
+		}
+	}
+}
+
+// Answer records that the other side accepted the call with its own Call ID.
+func (c *Connection) Answer(now time.Time, call *Call, m *Mapping) {
+	if !call.Live() || call.Refused || call.Ends[m.Side] != nil {
+		c.Discard(now, m)
+		return
+	}
+	call.Ends[m.Side], m.call = m, call
+	if call.Direction == Incoming {
+		call.State = Connecting
+		return
+	}
+	c.Up(now, call)
+}
+
+// Up records that the call is established.
+func (c *Connection) Up(now time.Time, call *Call) {
+	if !call.Live() || call.Refused || call.State >= Established {
+		return
+	}
+	call.State, call.Up = Established, now
+	call.until.Clear()
+	c.table.Counters.CallsEstablished++
+	c.table.notify(CallEstablished, now, call)
+}
+
+// Refuse makes a refused call of one that cannot be completed.
+func (c *Connection) Refuse(now time.Time, call *Call, err error) {
+	if !call.Live() || call.Refused {
+		return
+	}
+	c.table.countRefusal(err)
+	call.Refused = true
+	c.End(now, call, fmt.Sprintf("refused by this router: %v", err))
+}
+
+// Clear records that one side asked to clear the call. It ends when the other
+// side confirms that, or after a while without.
+func (c *Connection) Clear(now time.Time, call *Call, reason string) {
+	if !call.Live() || call.Refused || call.State == Clearing {
+		return
+	}
+	call.State = Clearing
+	t := c.table
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Clearing), func(now time.Time) { c.End(now, call, reason) })
+}
+
+// EndAll ends all calls of the connection.
+func (c *Connection) EndAll(now time.Time, reason string) {
+	for _, call := range slices.Clone(c.calls) {
+		c.End(now, call, reason)
+	}
+}
+
+// End ends a call. Its GRE flows on for the grace period, so that the peers'
+// last packets pass; then its told Call IDs rest.
+func (c *Connection) End(now time.Time, call *Call, reason string) {
+	if !call.Live() {
+		return
+	}
+	t := c.table
+	call.State, call.Over = Ended, now
+	if call.Reason == "" {
+		call.Reason = reason
+	}
+	if t.calls[call.ID] == call { // a refused call was never among them
+		delete(t.calls, call.ID)
+		client := c.Path.Hosts[Client].Real
+		t.usage(client).calls--
+		t.dropUsage(client)
+		t.Counters.CallsEnded++
+	}
+	if t.ended = append(t.ended, call); len(t.ended) > t.cfg.Remember {
+		t.ended = slices.Delete(t.ended, 0, len(t.ended)-t.cfg.Remember)
+	}
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Grace), func(now time.Time) {
+		for _, m := range call.Ends {
+			t.close(now, m)
+		}
+	})
+	t.notify(CallEnded, now, call)
+}
+
+// forget drops an ended call when the last of its Call IDs is free.
+func (c *Connection) forget(call *Call) {
+	for _, m := range call.Ends {
+		if m != nil && m.state != mappingFree {
+			return
+		}
+	}
+	if i := slices.Index(c.calls, call); i >= 0 {
+		c.calls = slices.Delete(c.calls, i, i+1)
+	}
+}

@@ -1,0 +1,146 @@
+package nat
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+)
+
+// Limits bound what clients can make the router hold. A zero is no limit.
+type Limits struct {
+	CallsPerClient       int
+	CallsPerConnection   int
+	Calls                int
+	ConnectionsPerClient int
+	Connections          int
+}
+
+// Timeouts of calls and of the Call IDs that they leave behind.
+type Timeouts struct {
+	HalfOpen time.Duration // an announced call without an answer ends after this
+	Clearing time.Duration // a call that was asked to be cleared ends after this
+	Grace    time.Duration // the GRE of an ended call flows on for this
+	Rest     time.Duration // a told Call ID is not given again for this
+	Renew    time.Duration // how often the data plane renews a flow; 0: never
+}
+
+// Config of a Table.
+type Config struct {
+	First, Last uint16 // told Call IDs are taken from this range, inclusive
+	Limits      Limits
+	Timeouts    Timeouts
+	Remember    int         // how many ended calls are kept for Table.Ended
+	Notify      func(Event) // may be nil
+}
+
+// Counters of what the table did since it was made.
+type Counters struct {
+	CallsRequested   uint64
+	CallsEstablished uint64
+	CallsEnded       uint64
+	RefusedLimit     uint64 // calls refused by a limit
+	RefusedExhausted uint64 // calls refused because no Call ID was free
+	RefusedAmbiguous uint64 // calls refused because a Call ID came twice
+	RefusedKernel    uint64 // calls refused because the data plane failed
+	HalfOpenExpired  uint64
+	Translated       uint64 // Call IDs told that differ from the real ones
+}
+
+// Reasons for which the table refuses a call or a connection. The error's text
+// says which limit it was.
+var (
+	ErrLimit     = errors.New("limit reached")
+	ErrExhausted = errors.New("no Call ID is free")
+)
+
+// Table is the table of all calls.
+type Table struct {
+	Counters Counters
+
+	cfg    Config
+	plane  DataPlane
+	pool   *pool
+	agenda agenda
+	// departures finds the mapping that uses a tuple on the leaving side.
+	departures map[key]*Mapping
+
+	connections map[*Connection]struct{}
+	perClient   map[netip.Addr]*usage
+	calls       map[uint64]*Call // live ones
+	ended       []*Call          // the last ones, oldest first
+	lastID      uint64
+}
+
+// usage is what one client has open.
+type usage struct{ connections, calls int }
+
+// NewTable returns an empty table. The random numbers choose told Call IDs;
+// give it a seeded source to repeat a run.
+func NewTable(cfg Config, plane DataPlane, rng *rand.Rand) *Table {
+	return &Table{
+		cfg: cfg, plane: plane, pool: newPool(cfg.First, cfg.Last, rng),
+		departures:  map[key]*Mapping{},
+		connections: map[*Connection]struct{}{},
+		perClient:   map[netip.Addr]*usage{},
+		calls:       map[uint64]*Call{},
+	}
+}
+
+// Reconfigure changes limits and timeouts, and the range for calls to come.
+// Calls that are up keep what they have.
+func (t *Table) Reconfigure(cfg Config) {
+	cfg.Notify = t.cfg.Notify
+	t.cfg = cfg
+	t.pool.first, t.pool.last = max(cfg.First, 1), cfg.Last
+}
+
+// Calls calls f for every live call, in no order.
+func (t *Table) Calls(f func(*Call)) {
+	for _, c := range t.calls {
+		f(c)
+	}
+}
+
+// Len returns how many calls are live.
+func (t *Table) Len() int { return len(t.calls) }
+
+// Ended returns the calls that ended last, oldest first. The slice is the
+// table's.
+func (t *Table) Ended() []*Call { return t.ended }
+
+// Next returns the time of the next thing that Expire has to do.
+func (t *Table) Next() (time.Time, bool) { return t.agenda.next() }
+
+// Schedule makes due run at the given time, instead of what d was set to
+// before. The connections' stream trackers share the table's agenda with it.
+func (t *Table) Schedule(d *Deadline, at time.Time, due func(now time.Time)) {
+	t.agenda.set(d, at, due)
+}
+
+// Expire ends and forgets what is due.
+func (t *Table) Expire(now time.Time) { t.agenda.run(now) }
+
+func (t *Table) notify(kind EventKind, now time.Time, c *Call) {
+	if t.cfg.Notify != nil {
+		t.cfg.Notify(Event{kind, now, c})
+	}
+}
+
+func (t *Table) usage(client netip.Addr) *usage {
+	u := t.perClient[client]
+	if u == nil {
+		u = &usage{}
+		t.perClient[client] = u
+	}
+	return u
+}
+
+func (t *Table) dropUsage(client netip.Addr) {
+	if u := t.perClient[client]; u != nil && *u == (usage{}) {
+		delete(t.perClient, client)
+	}
+}
+
+// over reports whether n is at the limit.
+func over(n, limit int) bool { return limit > 0 && n >= limit }
