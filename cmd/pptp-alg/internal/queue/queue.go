@@ -1,0 +1,289 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/florianl/go-nfqueue/v2"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// DefaultMaxLength is how many packets may wait in the kernel for a verdict.
+	DefaultMaxLength = 4096
+
+	// DefaultReadBuffer is the receive buffer in bytes (the kernel doubles it).
+	// A queued control segment costs about a kilobyte and a half of it.
+	DefaultReadBuffer = 4 << 20
+
+	// backlog is how many decoded packets may wait in the channel. More would
+	// only move the kernel's queue into our memory.
+	backlog = 64
+
+	// copyRange asks for whole packets (NFQA_CFG_PARAMS); the kernel itself stops
+	// a few bytes short of 64 KB.
+	copyRange = 0xffff
+
+	// bindAttempts bounds the repetitions of a start that raced with traffic,
+	// see bind.
+	bindAttempts = 20
+
+	// maxFaults is how many receive errors in a row, none of them understood,
+	// end the loop. Retrying for ever would burn a processor.
+	maxFaults = 16
+)
+
+// Config says which queue to open, and how.
+type Config struct {
+	// Queue is the queue's number.
+	Queue uint16
+
+	// MaxLength bounds the packets that wait for a verdict;
+	// 0 means [DefaultMaxLength].
+	MaxLength uint32
+
+	// ReadBuffer is the size of the socket's receive buffer;
+	// 0 means [DefaultReadBuffer].
+	ReadBuffer int
+
+	// NetNS is the file descriptor of a network namespace. 0 means the one of
+	// the calling thread.
+	NetNS int
+}
+
+// A Queue is a bound netfilter queue.
+type Queue struct {
+	number    uint16
+	netns     int
+	conntrack bool
+
+	nf      *nfqueue.Nfqueue
+	cancel  context.CancelFunc
+	ctx     context.Context
+	packets chan *Packet
+	dec     *decoder
+	faults  int
+	stats   stats
+
+	closing  sync.Once
+	finished sync.Once // closes packets
+	mu       sync.Mutex
+	err      error // why the loop ended
+}
+
+// Open binds the queue and starts to receive.
+//
+// It returns an error that [errors.Is] finds to be [ErrTaken], [ErrPermission] or
+// [ErrUnsupported] where it is one of these.
+func Open(cfg Config) (*Queue, error) {
+	if cfg.MaxLength == 0 {
+		cfg.MaxLength = DefaultMaxLength
+	}
+	if cfg.ReadBuffer == 0 {
+		cfg.ReadBuffer = DefaultReadBuffer
+	}
+	flags := uint32(nfqueue.NfQaCfgFlagConntrack)
+	for attempt := 1; ; {
+		q, err := bind(cfg, flags)
+		switch {
+		case err == nil:
+			return q, nil
+		case errors.Is(err, unix.EOPNOTSUPP) && flags != 0:
+			flags = 0 // no CONFIG_NETFILTER_NETLINK_GLUE_CT
+		case raced(err) && attempt < bindAttempts:
+			attempt++
+		default:
+			return nil, fmt.Errorf("open queue %d: %w", cfg.Queue, explain(cfg, err))
+		}
+	}
+}
+
+// bind tries once to bind the queue.
+//
+// The library binds in several steps, each waiting for the kernel's answer on the
+// socket that packets come in on. Once packets are copied (the third step) one may
+// arrive before an answer, and the library then gives up: [raced] recognises it. A
+// queue that failed is closed, which unbinds it, and tried anew.
+func bind(cfg Config, flags uint32) (*Queue, error) {
+	nf, err := nfqueue.Open(&nfqueue.Config{
+		NfQueue:      cfg.Queue,
+		MaxQueueLen:  cfg.MaxLength,
+		MaxPacketLen: copyRange,
+		Copymode:     nfqueue.NfQnlCopyPacket,
+		Flags:        flags,
+		AfFamily:     unix.AF_INET,
+		NetNS:        cfg.NetNS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// SO_RCVBUFFORCE where it is permitted. Best effort: a small buffer works.
+	_ = nf.Con.SetReadBuffer(cfg.ReadBuffer)
+
+	q := &Queue{
+		number:    cfg.Queue,
+		netns:     cfg.NetNS,
+		conntrack: flags&nfqueue.NfQaCfgFlagConntrack != 0,
+		nf:        nf,
+		packets:   make(chan *Packet, backlog),
+		dec:       newDecoder(),
+	}
+	q.ctx, q.cancel = context.WithCancel(context.Background())
+	if err := nf.RegisterWithErrorFunc(q.ctx, q.receive, q.fault); err != nil {
+		q.cancel()
+		_ = nf.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+// raced says whether a packet came where an answer was expected.
+func raced(err error) bool {
+	var op *netlink.OpError
+	return errors.As(err, &op) && op.Op == "validate" || errors.Is(err, nfqueue.ErrUnexpMsg)
+}
+
+// explain turns the kernel's error numbers into words.
+func explain(cfg Config, err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EBUSY):
+		// nfnetlink answers EPERM without CAP_NET_ADMIN, and nfnetlink_queue too
+		// when the queue has another owner; EBUSY is a queue of this very socket's
+		// port. The table tells them apart.
+		if owner, ok := find(cfg); ok || errors.Is(err, unix.EBUSY) {
+			return &TakenError{Queue: cfg.Queue, Owner: owner}
+		}
+		return fmt.Errorf("%w (%w)", ErrPermission, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
+		// No nfnetlink at all; nfnetlink without the queue subsystem.
+		return fmt.Errorf("%w (%w)", ErrUnsupported, err)
+	}
+	return err
+}
+
+// find looks the queue up among those in use.
+func find(cfg Config) (Kernel, bool) {
+	var list []Kernel
+	if cfg.NetNS == 0 {
+		list, _ = Kernels()
+	} else {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			if unix.Setns(cfg.NetNS, unix.CLONE_NEWNET) == nil {
+				list, _ = Kernels()
+			}
+		}()
+		<-done
+	}
+	for _, k := range list {
+		if k.Queue == cfg.Queue {
+			return k, true
+		}
+	}
+	return Kernel{}, false
+}
+
+// Packets returns the channel of packets. It is closed when the queue is, or
+// when receiving failed for good; then [Queue.Err] says why.
+func (q *Queue) Packets() <-chan *Packet { return q.packets }
+
+// HasConntrack reports whether the kernel sends conntrack entries along.
+func (q *Queue) HasConntrack() bool { return q.conntrack }
+
+// Err says why the channel was closed; nil after [Queue.Close].
+func (q *Queue) Err() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
+}
+
+// Close unbinds the queue. The kernel drops the packets that wait for a verdict,
+// held ones included: TCP sends them again, and by then the rule's bypass lets
+// them pass or another listener is there.
+func (q *Queue) Close() error {
+	var err error
+	q.closing.Do(func() {
+		q.cancel()
+		err = q.nf.Close() // waits for the loop
+		q.finish()
+	})
+	return err
+}
+
+// finish closes the channel. Nothing may send to it any more.
+func (q *Queue) finish() { q.finished.Do(func() { close(q.packets) }) }
+
+// receive is called by the library for each packet, from one goroutine.
+func (q *Queue) receive(a nfqueue.Attribute) int {
+	q.faults = 0
+	if a.PacketID == nil || a.Payload == nil {
+		return 0 // not a packet
+	}
+	q.stats.packets.Add(1)
+	p := &Packet{ID: *a.PacketID, Data: *a.Payload}
+	if a.Ct != nil {
+		p.Conntrack = *a.Ct
+	}
+	if a.Mark != nil {
+		p.Mark = *a.Mark
+	}
+	if a.InDev != nil {
+		p.In = *a.InDev
+	}
+	if a.OutDev != nil {
+		p.Out = *a.OutDev
+	}
+	err := errTruncated
+	if a.CapLen == nil || int(*a.CapLen) <= len(p.Data) { // NFQA_CAP_LEN: its length before it was cut
+		err = q.dec.decode(p)
+	}
+	if err != nil {
+		q.stats.passed(err)
+		_ = q.Accept(p)
+		return 0
+	}
+	select {
+	case q.packets <- p:
+		return 0
+	case <-q.ctx.Done():
+		return 1
+	}
+}
+
+// fault is called by the library for each error of receiving. 0 goes on.
+func (q *Queue) fault(err error) int {
+	switch {
+	case q.ctx.Err() != nil:
+		return 1 // closed
+	case errors.Is(err, unix.ENOBUFS):
+		// The receive buffer was full and the kernel dropped packets. What is in
+		// it is intact.
+		q.stats.overflows.Add(1)
+		return 0
+	case errors.Is(err, unix.ENOENT):
+		// A verdict on a packet that is gone: the kernel drops those of an
+		// interface that goes down.
+		q.stats.late.Add(1)
+		return 0
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return 0
+	}
+	q.stats.faults.Add(1)
+	if q.faults++; q.faults < maxFaults {
+		time.Sleep(time.Millisecond) // errors in a row must not spin
+		return 0
+	}
+	q.mu.Lock()
+	q.err = fmt.Errorf("receive from queue %d: %w", q.number, err)
+	q.mu.Unlock()
+	q.finish()
+	return 1
+}
