@@ -1,0 +1,83 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Status is the daemon's answer to "status --json", as the documentation
+// promises it. Fields that the lab does not know are left alone.
+type Status struct {
+	Version     string                     `json:"version"`
+	Calls       []CallStatus               `json:"calls"`
+	Connections []json.RawMessage          `json:"connections"`
+	Counters    map[string]json.RawMessage `json:"counters"`
+}
+
+// CallStatus is one call.
+type CallStatus struct {
+	ID                json.RawMessage `json:"id"`
+	Direction         string          `json:"direction"` // outgoing or incoming
+	State             string          `json:"state"`
+	Since             time.Time       `json:"since"`
+	Client            SideStatus      `json:"client"` // opened the TCP connection
+	Server            SideStatus      `json:"server"`
+	PacketsFromClient uint64          `json:"packets_from_client"`
+	BytesFromClient   uint64          `json:"bytes_from_client"`
+	PacketsFromServer uint64          `json:"packets_from_server"`
+	BytesFromServer   uint64          `json:"bytes_from_server"`
+}
+
+// SideStatus is one side of a call; Translated is what the other side sees.
+type SideStatus struct {
+	Address           netip.Addr `json:"address"`
+	CallID            uint16     `json:"call_id"`
+	TranslatedAddress netip.Addr `json:"translated_address"`
+	TranslatedCallID  uint16     `json:"translated_call_id"`
+}
+
+func (s SideStatus) String() string {
+	return fmt.Sprintf("%v call %d (seen as %v call %d)", s.Address, s.CallID, s.TranslatedAddress, s.TranslatedCallID)
+}
+
+// Counter reads a counter that is a plain number; 0 if there is none.
+func (s *Status) Counter(name string) (value uint64) {
+	_ = json.Unmarshal(s.Counters[name], &value)
+	return value
+}
+
+// Status asks the daemon for its calls.
+func (d *Daemon) Status(ctx context.Context) (*Status, error) {
+	b, err := d.StatusJSON(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := new(Status)
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("read status: %w in %s", err, b)
+	}
+	return s, nil
+}
+
+// WaitStatus asks until the answer is right. On the deadline it tells what was
+// still wrong.
+func (d *Daemon) WaitStatus(ctx context.Context, right func(*Status) error) (*Status, error) {
+	for {
+		s, err := d.Status(ctx)
+		if err == nil {
+			if err = right(s); err == nil {
+				return s, nil
+			}
+		}
+		select {
+		case <-d.done:
+			return nil, fmt.Errorf("daemon ended: %w", d.exitError())
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
