@@ -1,0 +1,98 @@
+package config
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// DefaultSocket is where the daemon listens for status requests.
+const DefaultSocket = "/run/pptp-alg/control.sock"
+
+// Config is what the daemon works by.
+type Config struct {
+	Queue     uint16   // the nfnetlink queue
+	Ports     []uint16 // TCP ports of control connections, at least one
+	Socket    string   // path of the control socket
+	Guard     Guard
+	LogFormat LogFormat
+	LogLevel  slog.Level
+	CallIDs   CallIDs
+	Limits    Limits
+	Timeouts  Timeouts
+	Remember  int // how many ended calls `status` can still show
+}
+
+// Guard says which enhanced GRE packets are dropped. The values are those of
+// package rules.
+type Guard string
+
+const (
+	GuardCalls Guard = "calls" // those of known calls that conntrack would not translate
+	GuardAll   Guard = "all"   // also those that belong to no known call
+)
+
+// LogFormat is the form of log lines.
+type LogFormat string
+
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// CallIDs is the inclusive range that translated Call IDs are taken from. It never
+// contains 0.
+type CallIDs struct{ First, Last uint16 }
+
+// Limits bound what clients can make the daemon keep. 0 is no limit.
+type Limits struct {
+	CallsPerClient       int
+	CallsPerConnection   int
+	Calls                int
+	ConnectionsPerClient int
+	Connections          int
+}
+
+// Timeouts of calls.
+type Timeouts struct {
+	HalfOpen time.Duration // an announced call without an answer ends after this
+	Clearing time.Duration // a call that was asked to be cleared ends after this
+	Grace    time.Duration // GRE of an ended call still passes for this
+	Rest     time.Duration // a translated Call ID is not given again for this
+}
+
+// Default returns the settings without a file.
+func Default() Config {
+	return Config{
+		Queue:     1723,
+		Ports:     []uint16{1723}, // RFC 2637, section 1.3
+		Socket:    DefaultSocket,
+		Guard:     GuardCalls,
+		LogFormat: LogText,
+		LogLevel:  slog.LevelInfo,
+		CallIDs:   CallIDs{First: 1, Last: 65535},
+		Limits: Limits{
+			// An access concentrator inside may carry thousands of calls over
+			// one connection; a home client has one or two.
+			CallsPerClient:       4096,
+			CallsPerConnection:   4096,
+			Calls:                100000,
+			ConnectionsPerClient: 1024,
+			Connections:          32768,
+		},
+		Timeouts: Timeouts{
+			// A PAC may dial a telephone number before it answers.
+			HalfOpen: 75 * time.Second,
+			Clearing: 15 * time.Second,
+			Grace:    3 * time.Second,
+			Rest:     60 * time.Second,
+		},
+		Remember: 200,
+	}
+}
+
+// Clone returns a copy that shares nothing.
+func (c Config) Clone() Config {
+	c.Ports = slices.Clone(c.Ports)
+	return c
+}
