@@ -1,5 +1,7 @@
 package nat
 
+import "time"
+
 // Find returns the mapping whose GRE arrives with the tuple, or nil. It may be
 // one whose GRE no longer flows; see Mapping.Open.
 func (t *Table) Find(arrives Tuple, zone Zone) *Mapping {
@@ -7,4 +9,24 @@ func (t *Table) Find(arrives Tuple, zone Zone) *Mapping {
 		return nil
 	}
 	return t.pool.owner[key{domain{arrives.Src.As4(), arrives.Dst.As4(), zone}, arrives.CallID}]
+}
+
+// Mappings calls f for every mapping that has a told Call ID of its own, in no
+// order: those that flow, will flow, and those whose IDs rest.
+func (t *Table) Mappings(f func(*Mapping)) {
+	for _, m := range t.pool.owner {
+		f(m)
+	}
+}
+
+// Settle closes at once the mappings of calls that are not up: those that
+// ended and those that were not answered. It is for the end of the program;
+// calls that are up stay as they are.
+func (t *Table) Settle(now time.Time) {
+	for _, m := range t.pool.owner {
+		up := m.call != nil && (m.call.State == Established || m.call.State == Clearing)
+		if m.state == mappingOpen && !up {
+			t.close(now, m)
+		}
+	}
 }

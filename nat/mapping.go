@@ -10,11 +10,18 @@ type Mapping struct {
 	Real uint16 // the ID that the side itself uses
 	Told uint16 // the ID that the other side uses for it
 
+	// Past is what the data plane counted in flows of the mapping that it has
+	// ended: those that were renewed, and the last one. It is the plane's.
+	Past Traffic
+
 	call  *Call // nil while it is not known which call it is for
 	state mappingState
 	spare bool // told is the domain's spare ID: the call is refused
 	until Deadline
 }
+
+// Traffic counts GRE packets. Bytes include the IP header.
+type Traffic struct{ Packets, Bytes uint64 }
 
 type mappingState uint8
 
