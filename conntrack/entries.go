@@ -82,9 +82,9 @@ func (c *Client) putOnce(e Entry, replace bool) error {
 	if err := answers[0].err; err != nil {
 		return fmt.Errorf("%v: %w", e, explainCreate(e, err))
 	}
-	f, err := answers[1].one()
-	if err != nil {
-		return fmt.Errorf("%v: read back: %w", e, err)
+	f := answers[1].flow
+	if err := answers[1].err; err != nil {
+		return fmt.Errorf("%v: read back: %w", e, explain(err))
 	}
 	if err := e.check(f); err != nil {
 		_ = c.remove(f)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +29,7 @@ func (e Event) By(c *Client) bool { return e.PortID == c.PortID() }
 
 // Events is a ctnetlink socket for events.
 type Events struct {
-	conn *netlink.Conn
+	socket *socket
 }
 
 // Listen opens a socket for the ends of entries of ours, and of TCP connections with one of the ports at
@@ -44,28 +43,28 @@ func Listen(ports []uint16, opts ...Option) (*Events, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for conntrack events: %w", err)
 	}
-	conn, err := dial(opts)
+	s, err := dial(opts)
 	if err != nil {
 		return nil, fmt.Errorf("listen for conntrack events: %w", err)
 	}
 	// The filter is there before the first event can be.
-	err = conn.SetBPF(filter)
+	err = s.conn.SetBPF(filter)
 	if err == nil {
-		err = conn.JoinGroup(groupDestroy)
+		err = s.conn.JoinGroup(groupDestroy)
 	}
 	if err != nil {
-		_ = conn.Close()
+		_ = s.conn.Close()
 		return nil, fmt.Errorf("listen for conntrack events: %w", explain(err))
 	}
 	// Works with CAP_NET_ADMIN beyond the sysctl's limit; a smaller one only makes ErrOverflow likelier.
-	_ = conn.SetReadBuffer(eventBuffer)
-	return &Events{conn: conn}, nil
+	_ = s.conn.SetReadBuffer(eventBuffer)
+	return &Events{socket: s}, nil
 }
 
 // Receive waits for events, and returns them in their order. ErrOverflow says that some are lost; more
 // will come. After Close it fails with another error.
 func (e *Events) Receive() ([]Event, error) {
-	msgs, err := e.conn.Receive()
+	msgs, err := e.socket.receive()
 	if errors.Is(err, unix.ENOBUFS) {
 		return nil, fmt.Errorf("receive conntrack events: %w", ErrOverflow)
 	}
@@ -87,10 +86,10 @@ func (e *Events) Receive() ([]Event, error) {
 }
 
 // SetReadDeadline makes Receive fail with a timeout from that time on; the zero time is never.
-func (e *Events) SetReadDeadline(t time.Time) error { return e.conn.SetReadDeadline(t) }
+func (e *Events) SetReadDeadline(t time.Time) error { return e.socket.conn.SetReadDeadline(t) }
 
 // SetReadBuffer sets the size of the receive buffer, in bytes.
-func (e *Events) SetReadBuffer(bytes int) error { return e.conn.SetReadBuffer(bytes) }
+func (e *Events) SetReadBuffer(bytes int) error { return e.socket.conn.SetReadBuffer(bytes) }
 
 // Close closes the socket, and ends a Receive that waits.
-func (e *Events) Close() error { return e.conn.Close() }
+func (e *Events) Close() error { return e.socket.conn.Close() }

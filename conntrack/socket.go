@@ -1,0 +1,161 @@
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A socket is a netlink socket, with a Receive of its own. netlink.Conn's goes on until the end of what
+// looks like a dump, and ctnetlink marks the answer to a question for one entry as part
+// of a dump (NLM_F_MULTI) which never ends.
+type socket struct {
+	conn *netlink.Conn
+	raw  syscall.RawConn
+	buf  []byte
+}
+
+// receiveBuffer holds any datagram: the kernel makes those of a dump at most 32 KiB long.
+const receiveBuffer = 64 << 10
+
+// An Option changes how a socket is opened.
+type Option func(*netlink.Config)
+
+// InNamespace opens the socket in the network namespace that the file descriptor stands for,
+// instead of in that of the calling thread. It needs CAP_SYS_ADMIN. The descriptor is not
+// needed any more afterwards.
+func InNamespace(fd int) Option {
+	return func(c *netlink.Config) { c.NetNS = fd }
+}
+
+func dial(opts []Option) (*socket, error) {
+	var config netlink.Config
+	for _, o := range opts {
+		o(&config)
+	}
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &config)
+	switch {
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT):
+		return nil, ctNetlink.because(err)
+	case err != nil:
+		return nil, explain(err)
+	}
+	// Only for better words: a kernel without it is fine too.
+	_ = conn.SetOption(netlink.ExtendedAcknowledge, true)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &socket{conn: conn, raw: raw, buf: make([]byte, receiveBuffer)}, nil
+}
+
+// receive waits for the next datagram, until the read deadline. The messages are valid until
+// the next call.
+func (s *socket) receive() ([]netlink.Message, error) {
+	var n, flags int
+	var err error
+	// The runtime waits, not the system call: so a deadline and Close end it.
+	wait := s.raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, flags, _, err = unix.Recvmsg(int(fd), s.buf, nil, unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case wait != nil:
+		return nil, wait
+	case err != nil:
+		return nil, err
+	case flags&unix.MSG_TRUNC != 0:
+		return nil, fmt.Errorf("message longer than %d bytes", len(s.buf))
+	}
+	return splitMessages(s.buf[:n])
+}
+
+// wait sets the read deadline to that far from now.
+func (s *socket) wait(d time.Duration) error { return s.conn.SetReadDeadline(time.Now().Add(d)) }
+
+// splitMessages returns the netlink messages of a datagram. Their data is not copied.
+func splitMessages(b []byte) ([]netlink.Message, error) {
+	var list []netlink.Message
+	for len(b) >= nlmsghdrLen {
+		// UnmarshalBinary wants aligned input; the length in the header need not be, and the padding of
+		// the last message may be missing.
+		n := int(min(binary.NativeEndian.Uint32(b), uint32(len(b))))
+		var m netlink.Message
+		if n < nlmsghdrLen || int(binary.NativeEndian.Uint32(b)) != n {
+			return list, errShort
+		}
+		m.Header = netlink.Header{
+			Length:   uint32(n),
+			Type:     netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
+			Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
+			Sequence: binary.NativeEndian.Uint32(b[8:]),
+			PID:      binary.NativeEndian.Uint32(b[12:]),
+		}
+		m.Data = b[nlmsghdrLen:n]
+		list = append(list, m)
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return list, nil
+}
+
+// isLast reports whether a message is the last answer to its request if that is not a dump, or the end of
+// a dump, and what error it carries.
+func isLast(m netlink.Message) (bool, error) {
+	switch m.Header.Type {
+	case netlink.Error, netlink.Done:
+		return true, messageError(m)
+	}
+	return false, nil
+}
+
+// messageError returns the error in an NLMSG_ERROR or NLMSG_DONE: an errno (struct nlmsgerr), 0 for an
+// acknowledgement, and maybe words for it (NLMSGERR_ATTR_MSG).
+func messageError(m netlink.Message) error {
+	const (
+		errnoLen        = 4
+		nlmsgerrAttrMsg = 1
+	)
+	if len(m.Data) < errnoLen {
+		if m.Header.Type == netlink.Done {
+			return nil
+		}
+		return errShort
+	}
+	code := int32(binary.NativeEndian.Uint32(m.Data))
+	if code == 0 {
+		return nil
+	}
+	errno := unix.Errno(-code)
+	if m.Header.Flags&netlink.AcknowledgeTLVs == 0 {
+		return errno
+	}
+	// The request comes first, or, as NLM_F_CAPPED says, only its header.
+	tlvs := m.Data[errnoLen:]
+	if m.Header.Type == netlink.Error {
+		skip := nlmsghdrLen
+		if m.Header.Flags&netlink.Capped == 0 && len(tlvs) >= 4 {
+			skip = int(min(binary.NativeEndian.Uint32(tlvs), uint32(len(tlvs))))
+		}
+		tlvs = tlvs[min((skip+3)&^3, len(tlvs)):]
+	}
+	ad, err := netlink.NewAttributeDecoder(tlvs)
+	if err != nil {
+		return errno
+	}
+	for ad.Next() {
+		if ad.Type() == nlmsgerrAttrMsg {
+			return fmt.Errorf("%w (%s)", errno, ad.String())
+		}
+	}
+	return errno
+}
