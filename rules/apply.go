@@ -1,0 +1,142 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+
+	"golang.org/x/sys/unix"
+)
+
+// Apply brings about the ruleset, and with it these elements of the guard, if any, besides those that are there.
+//
+// It is atomic: packets meet the table as it was or as it shall be, and when the kernel objects to anything nothing has
+// changed. It is idempotent: a table that is as it should be is left untouched, counters and handles included. A table
+// that differs (of another version or configuration, edited by hand) is replaced by one with the same guard elements
+// and counts.
+func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	const doing = "apply ruleset"
+	keys, err := callKeys(calls)
+	if err != nil {
+		return fmt.Errorf("rules: %s: %w", doing, err)
+	}
+	found, generation, err := k.read(r.table)
+	if err != nil {
+		return explain(doing, err)
+	}
+	if len(differences(r.table.wanted(), found)) == 0 {
+		k.applied, k.verified = &r, generation
+		if len(keys) == 0 {
+			return nil
+		}
+		return k.commit(doing, elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, keys))
+	}
+
+	counts := map[string]Counter{}
+	if len(found) > 0 {
+		if counts, err = k.counts(); err != nil {
+			return explain(doing+": keep counters", err)
+		}
+		if _, ok := found["set "+CallsSet]; ok {
+			kept, err := k.keys(CallsSet)
+			if err != nil {
+				return explain(doing+": keep elements of set "+CallsSet, err)
+			}
+			keys = merge(keys, kept)
+		}
+	}
+	k.applied, k.verified = nil, 0
+	if err := k.commit(doing, r.table.messages(keys, counts)); err != nil {
+		return err
+	}
+	k.applied = &r
+	return nil
+}
+
+// merge adds to keys those of a set that are of the present layout; of an older one nothing can be kept.
+func merge(keys, kept [][]byte) [][]byte {
+	all := map[string]bool{}
+	for _, key := range append(keys, kept...) {
+		if len(key) == callKeyLength {
+			all[string(key)] = true
+		}
+	}
+	keys = nil
+	for key := range maps.Keys(all) {
+		keys = append(keys, []byte(key))
+	}
+	return keys
+}
+
+// Diff says in words in what the kernel's table differs from a ruleset; nothing if Apply would do nothing.
+func (k *Kernel) Diff(r Ruleset) ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	found, _, err := k.read(r.table)
+	if err != nil {
+		return nil, explain("compare ruleset", err)
+	}
+	return differences(r.table.wanted(), found), nil
+}
+
+// Check has the kernel judge a ruleset as Apply would send it, and installs nothing. An *UnsupportedError in the error
+// says what the kernel lacks.
+func (k *Kernel) Check(r Ruleset) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	messages := r.table.messages(nil, nil)
+	failures, err := k.transact(messages, false)
+	if err != nil {
+		return explain("check ruleset", err)
+	}
+	return objection("check ruleset", messages, failures)
+}
+
+// Present tells whether the table is there and as Apply left it. While nothing at all has changed in the namespace's
+// nftables since the last look, this costs one small question to the kernel; otherwise the table is read and compared.
+// The guard's elements are not looked at (see Calls). Before Apply, Present tells whether there is a table of that name.
+func (k *Kernel) Present() (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	const doing = "look for table ip " + TableName
+	if k.applied == nil {
+		found, _, err := k.read(table{})
+		if err != nil {
+			return false, explain(doing, err)
+		}
+		return len(found) > 0, nil
+	}
+	generation, err := k.generation()
+	if err != nil {
+		return false, explain(doing, err)
+	}
+	if generation == k.verified {
+		return true, nil
+	}
+	found, generation, err := k.read(k.applied.table)
+	if err != nil {
+		return false, explain(doing, err)
+	}
+	if len(differences(k.applied.table.wanted(), found)) > 0 {
+		return false, nil
+	}
+	k.verified = generation
+	return true, nil
+}
+
+// Remove deletes the table, and nothing else. That there is none is fine.
+func (k *Kernel) Remove() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	const doing = "remove ruleset"
+	k.applied, k.verified = nil, 0
+	failures, err := k.transact([]message{deleteTable()}, true)
+	if err != nil {
+		return explain(doing, err)
+	}
+	if len(failures) == 1 && failures[0].message != nil && failures[0].errno == unix.ENOENT {
+		return nil
+	}
+	return objection(doing, nil, failures)
+}

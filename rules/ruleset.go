@@ -1,0 +1,267 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names that others meet in `nft list ruleset` and in Counters. They are part of what users script against.
+const (
+	// TableName is the table, of family ip.
+	TableName = "pptp-alg"
+	// CallsSet is the set of the tuples of known calls, as they arrive: the guard.
+	CallsSet = "calls"
+
+	portsSet    = "ports"
+	bareACKsSet = "bare_acks"
+)
+
+// Names of the counters, the keys of Kernel.Counters.
+const (
+	// Queued counts segments of control connections that were handed to the daemon.
+	Queued = "queued"
+	// Mapped counts enhanced GRE that belongs to a call and is translated by conntrack.
+	Mapped = "mapped"
+	// Guarded counts enhanced GRE of a known call that was dropped because its conntrack entry was not there: it came
+	// before the call was up, in the instant of a replacement, or after the end.
+	Guarded = "guarded"
+	// Unmapped counts enhanced GRE that belongs to no known call, the router's own tunnels included.
+	Unmapped = "unmapped"
+	// Blocked counts forwarded enhanced GRE of no known call that GuardAll dropped.
+	Blocked = "blocked"
+)
+
+// Guard says which enhanced GRE is dropped.
+type Guard string
+
+const (
+	// GuardCalls drops only what would harm a known call: a packet with the tuple of a call that conntrack takes for a
+	// new flow. Everything else is the business of the user's own firewall. The zero Guard means the same.
+	GuardCalls Guard = "calls"
+	// GuardAll drops, besides, every forwarded packet of enhanced GRE that belongs to no known call. What the router
+	// itself sends and receives is left alone.
+	GuardAll Guard = "all"
+)
+
+// Config is what a Ruleset is made from.
+type Config struct {
+	// Queue is the first nfnetlink queue.
+	Queue uint16
+	// Queues is how many queues share the load, from Queue upwards; 0 means 1. The kernel picks by a hash of the two
+	// addresses that is the same in both directions (and not by CPU, which would part the directions of a connection):
+	// all control connections between two hosts stay with one queue.
+	Queues uint16
+	// Ports are the TCP ports of control connections (1723, RFC 2637 section 1.3 names no other). The port that the
+	// server really listens on counts, and so does the one that the client dialled, if a DNAT makes them differ.
+	Ports []uint16
+	// Guard says which enhanced GRE is dropped.
+	Guard Guard
+	// Native selects the nftables queue expression; otherwise the xtables target NFQUEUE is used, which kernels without
+	// that expression have. Ask Kernel.Features.
+	Native bool
+}
+
+// A Ruleset is the daemon's table as it should be. Make it with New; it is immutable.
+type Ruleset struct {
+	config Config
+	table  table
+}
+
+// The parts of a table. Every one knows both its nft text and its netlink form, side by side, so that the two cannot
+// drift apart unseen.
+type (
+	table struct {
+		comment  string
+		counters []counter
+		sets     []set
+		chains   []chain
+	}
+	counter struct {
+		name, comment string
+	}
+	chain struct {
+		name, comment string
+		hook          *hook // nil: reached by a jump only
+		rules         []rule
+	}
+	hook struct {
+		kind     string // "filter" or "nat"
+		name     string
+		number   uint32 // NF_INET_*
+		priority string // as nft names it
+		value    int32
+	}
+	rule struct {
+		clauses []clause
+		comment string
+	}
+)
+
+// New makes the ruleset for a configuration, or says what is wrong with the latter.
+func New(c Config) (Ruleset, error) {
+	if c.Queues == 0 {
+		c.Queues = 1
+	}
+	if int(c.Queue)+int(c.Queues)-1 > 0xffff {
+		return Ruleset{}, fmt.Errorf("rules: %d queues from number %d on: the last queue number is 65535", c.Queues, c.Queue)
+	}
+	if len(c.Ports) == 0 {
+		return Ruleset{}, fmt.Errorf("rules: no control port: name at least one (PPTP's own is 1723)")
+	}
+	c.Ports = slices.Clone(c.Ports)
+	slices.Sort(c.Ports)
+	c.Ports = slices.Compact(c.Ports)
+	if c.Ports[0] == 0 {
+		return Ruleset{}, fmt.Errorf("rules: control port 0: TCP ports are 1 to 65535")
+	}
+	switch c.Guard {
+	case "":
+		c.Guard = GuardCalls
+	case GuardCalls, GuardAll:
+	default:
+		return Ruleset{}, fmt.Errorf("rules: guard %q: it is %q or %q", string(c.Guard), GuardCalls, GuardAll)
+	}
+	return Ruleset{config: c, table: compose(c)}, nil
+}
+
+// Config returns what the ruleset was made from, defaults filled in.
+func (r Ruleset) Config() Config {
+	c := r.config
+	c.Ports = slices.Clone(c.Ports)
+	return c
+}
+
+// compose writes the table. The order of rules and clauses follows the cost: forward and prerouting see every packet of
+// the router and leave with two expressions for those that are neither TCP nor GRE.
+func compose(c Config) table {
+	t := table{
+		comment: "PPTP passthrough; kept by pptp-alg, which replaces the table when it is edited",
+		counters: []counter{
+			{Queued, "segments of control connections given to pptp-alg"},
+			{Mapped, "enhanced GRE of known calls, translated by conntrack"},
+			{Guarded, "enhanced GRE of known calls dropped for want of their conntrack entry"},
+			{Unmapped, "enhanced GRE of no known call, the router's own included"},
+		},
+		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples()},
+	}
+
+	forward := chain{
+		name:    "forward",
+		comment: "behind the user's filter: pptp-alg sees only what that lets pass, with the inside addresses",
+		hook:    &hook{"filter", "forward", unix.NF_INET_FORWARD, "filter + 10", 10},
+		rules: []rule{
+			{[]clause{tcpPort("dport"), jump("control")}, "towards the server of a control connection"},
+			{[]clause{tcpPort("sport"), jump("control")}, "and back"},
+			// A port forwarding may lead to another port inside; conntrack remembers the one that was dialled.
+			{[]clause{tcp(), dialledPort(), jump("control")}, "both ways, where DNAT changed the port"},
+		},
+	}
+	control := chain{
+		name:    "control",
+		comment: "segments of control connections",
+		rules: []rule{
+			// A SYN is not confirmed in conntrack yet and must not leave the hook for user space: with a helper of the
+			// daemon's own on the flow, reinjection would confirm it before source NAT has happened.
+			{[]clause{notEstablished(), verdict("return")}, "no connection yet: nothing to translate"},
+			{[]clause{synAlone(), verdict("return")}, "SYN alone: nothing to translate"},
+			{[]clause{noSYNFINRST(), bareACK(), verdict("return")}, "no payload: nothing to translate"},
+			{[]clause{count(Queued), queue(c)}, "translated by pptp-alg; passes as it is while nobody listens"},
+		},
+	}
+
+	prerouting := chain{
+		name:    "prerouting",
+		comment: "after conntrack (-200, defragmented at -400), before dstnat (-100)",
+		hook:    &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, "mangle", -150},
+		rules: []rule{
+			{[]clause{enhancedGRE(), jump("gre")}, "GRE version 1, protocol 0x880b; any other GRE is left alone"},
+		},
+	}
+	gre := chain{
+		name:    "gre",
+		comment: "enhanced GRE; the first rule is the path of every packet of a call",
+		rules: []rule{
+			{[]clause{mapped(), count(Mapped), verdict("return")}, "a call of ours: its conntrack entries have IPS_FIXED_TIMEOUT"},
+			{[]clause{newFlow(), callTuple(), count(Guarded), verdict("drop")}, "no ordinary conntrack entry may arise for a known call"},
+			{[]clause{count(Unmapped)}, "no call of ours"},
+		},
+	}
+	nat := chain{
+		name:    "nat",
+		comment: "empty: conntrack translates only where a nat chain exists",
+		hook:    &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat", -100},
+	}
+	t.chains = []chain{forward, control, prerouting, gre, nat}
+
+	if c.Guard == GuardAll {
+		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})
+		t.chains[0].rules = append(t.chains[0].rules,
+			rule{[]clause{enhancedGRE(), jump("guard_all")}, "guard = all: enhanced GRE needs a call"})
+		t.chains = slices.Insert(t.chains, 2, chain{
+			name:    "guard_all",
+			comment: "forwarded enhanced GRE; the router's own tunnels never come here",
+			rules: []rule{
+				{[]clause{mapped(), verdict("return")}, "a call of ours"},
+				// No condition: what conntrack does not track has no status to compare, and is no call either.
+				{[]clause{count(Blocked), verdict("drop")}, "no call of ours"},
+			},
+		})
+	}
+	return t
+}
+
+// String is the ruleset in the language of nft(8): `nft -f` of it installs what Apply installs. The one thing that nft
+// cannot express, the xtables target, stands there as a comment.
+func (r Ruleset) String() string {
+	var b strings.Builder
+	p := func(format string, a ...any) { fmt.Fprintf(&b, format, a...) }
+	p("table ip %s {\n", TableName)
+	p("\tcomment %q\n", r.table.comment)
+	for _, c := range r.table.counters {
+		p("\n\tcounter %s {\n\t\tcomment %q\n\t}\n", c.name, c.comment)
+	}
+	for _, s := range r.table.sets {
+		p("\n\tset %s {\n\t\t%s\n\t\tcomment %q\n", s.name, s.declaration, s.comment)
+		if len(s.elements) > 0 {
+			texts := make([]string, len(s.elements))
+			for i, e := range s.elements {
+				texts[i] = e.text
+			}
+			p("\t\telements = { %s }\n", strings.Join(texts, ", "))
+		}
+		p("\t}\n")
+	}
+	for _, c := range r.table.chains {
+		p("\n\tchain %s {\n\t\tcomment %q\n", c.name, c.comment)
+		if h := c.hook; h != nil {
+			p("\t\ttype %s hook %s priority %s; policy accept;\n", h.kind, h.name, h.priority)
+		}
+		for _, rule := range c.rules {
+			p("%s", rule.text("\t\t"))
+		}
+		p("\t}\n")
+	}
+	p("}\n")
+	return b.String()
+}
+
+// text is the rule as a line of nft's, or as a comment where nft has no words for one of its clauses.
+func (r rule) text(indent string) string {
+	var words []string
+	foreign := ""
+	for _, c := range r.clauses {
+		words = append(words, c.text)
+		if c.foreign {
+			foreign = c.text
+		}
+	}
+	line := fmt.Sprintf("%s comment %q", strings.Join(words, " "), r.comment)
+	if foreign == "" {
+		return indent + line + "\n"
+	}
+	return indent + "# nft has no words for the " + foreign + "; over netlink this rule is installed:\n" +
+		indent + "# " + line + "\n"
+}
