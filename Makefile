@@ -1,0 +1,68 @@
+# pptp-alg. `make demo` shows it at work, `make test` runs everything.
+# Both need Linux, Go and root: the tests make network namespaces of their own.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+BUILD     = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Packages whose tests need no kernel: they run on other machines' byte order too.
+PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./cmd/pptp-alg/internal/...
+CROSS     = mips mipsle arm arm64 386
+# Programs of other people that some tests compare with.
+ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump
+
+.PHONY: build demo test unit e2e race vet fuzz bench-core cross emulated oracles clean
+
+build: ## the daemon, in bin/
+	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
+	$(BUILD) -o bin/pptp-lab ./cmd/pptp-lab
+
+demo: build ## two clients with one Call ID talk to one server through the daemon
+	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg bin/pptp-lab demo
+
+test: build oracles ## everything
+	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -timeout 25m ./...
+
+race: build ## the daemon and all tests but the slowest, with the race detector
+	$(GO) build -race -o bin/pptp-alg-race ./cmd/pptp-alg
+	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-race $(GO) test -short -race -timeout 25m ./...
+
+vet: ## go vet, gofmt, staticcheck
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+FUZZTIME ?= 10s
+fuzz: ## every fuzz target for FUZZTIME
+	@$(GO) list ./... | while read -r pkg; do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "fuzz $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+bench-core: ## nanoseconds and allocations of the core
+	$(GO) test -run '^$$' -bench . -benchmem $(BENCHFLAGS) ./alg ./nat
+
+cross: ## build for routers' processors
+	@for arch in $(CROSS); do \
+	  GOMIPS=softfloat GOARM=7 GOARCH=$$arch CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pptp-alg-$$arch ./cmd/pptp-alg || exit 1; \
+	  GOMIPS=softfloat GOARM=7 GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./... || exit 1; \
+	  size=$$(stat -c %s bin/pptp-alg-$$arch); echo "$$arch: $$size bytes"; \
+	  test $$size -le 10000000 || { echo "too large for a router"; exit 1; }; \
+	done
+
+emulated: ## the pure packages' tests on a big-endian machine, emulated
+	@command -v qemu-mips-static >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user-static; } >/dev/null
+	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 $(GO) test -short -exec qemu-mips-static -timeout 20m $(PURE)
+
+oracles: # what the tests compare with; they say so and skip where it can't be had
+	@missing=; for o in $(ORACLES); do command -v $${o%%:*} >/dev/null || missing="$$missing $${o##*:}"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
+	  || echo "could not install$$missing: tests that compare with them will say so"; fi
+
+clean:
+	rm -rf bin
