@@ -1,0 +1,84 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxAnswer bounds what a client reads. A call takes about half a kilobyte.
+const maxAnswer = 256 << 20
+
+// ErrNoDaemon says that no daemon answers on the socket.
+var ErrNoDaemon = errors.New("no daemon answers")
+
+// A RemoteError is the daemon's refusal, in its words.
+type RemoteError string
+
+func (e RemoteError) Error() string { return string(e) }
+
+// Call sends a command with its arguments (nil for none) and puts the answer into
+// result. It gives up when the context ends, or after ten seconds without one.
+func Call(ctx context.Context, path, command string, args, result any) error {
+	b, err := Raw(ctx, path, command, args)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, result); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// Raw is [Call] with the answer as the daemon wrote it.
+func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, error) {
+	r := request{Command: command}
+	if args != nil {
+		b, err := json.Marshal(args)
+		if err != nil {
+			return nil, fmt.Errorf("encode arguments: %w", err)
+		}
+		r.Args = b
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(10 * time.Second)
+	}
+	d := net.Dialer{Deadline: deadline}
+	c, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("%w on %s", ErrNoDaemon, path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("may not connect to %s: %w; try as root", path, unix.EACCES)
+	case err != nil:
+		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	c.SetDeadline(deadline)
+	// A daemon that has too many clients answers without reading; its words
+	// matter more than our failure to write.
+	writeErr := write(c, r)
+	line, err := bufio.NewReader(io.LimitReader(c, maxAnswer)).ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, cmp.Or(writeErr, err))
+	}
+	if bytes.HasPrefix(line, []byte(`{"error":`)) {
+		var f failure
+		if err := json.Unmarshal(line, &f); err == nil {
+			return nil, RemoteError(f.Error)
+		}
+	}
+	return json.RawMessage(bytes.TrimSuffix(line, []byte("\n"))), nil
+}

@@ -1,0 +1,226 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxRequest = 64 << 10 // bytes of a request line
+	maxClients = 32
+)
+
+// A Handler answers a command with a value that becomes JSON. It is called from
+// the goroutine of the client, several at a time. The context ends when the server
+// is closed, and when the client's patience is over.
+type Handler func(ctx context.Context, args json.RawMessage) (any, error)
+
+// request is what a client sends.
+type request struct {
+	Command string          `json:"command"`
+	Args    json.RawMessage `json:"args,omitempty"`
+}
+
+// failure is the answer that says why there is none.
+type failure struct {
+	Error string `json:"error"`
+}
+
+// A Server answers commands on a socket.
+type Server struct {
+	claim    *claim
+	listener *net.UnixListener
+	log      *slog.Logger
+	timeout  time.Duration // of a request line, a handler, and an answer each
+
+	mu       sync.Mutex
+	handlers map[string]Handler
+	clients  map[net.Conn]struct{}
+	closed   bool
+	running  sync.WaitGroup
+	ctx      context.Context
+	cancel   context.CancelFunc
+}
+
+// Listen takes the path and listens on it. The error is an [*InUseError] when
+// another daemon lives there.
+func Listen(path string, log *slog.Logger) (*Server, error) {
+	c, l, err := take(path)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	s := &Server{
+		claim: c, listener: l, log: log, timeout: 10 * time.Second,
+		handlers: map[string]Handler{}, clients: map[net.Conn]struct{}{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Handle registers the handler of a command.
+func (s *Server) Handle(command string, h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handlers[command] = h
+}
+
+// Serve answers clients until the server is closed, and then returns nil.
+func (s *Server) Serve() error {
+	for {
+		c, err := s.listener.Accept()
+		if err != nil {
+			if s.ctx.Err() != nil {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() || isTransient(err) {
+				// Out of file descriptors, say: clients wait, the daemon lives.
+				s.log.Warn("control socket", "error", err)
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-s.ctx.Done():
+				}
+				continue
+			}
+			return fmt.Errorf("accept on control socket: %w", err)
+		}
+		s.admit(c)
+	}
+}
+
+// admit gives a client a goroutine if there is room.
+func (s *Server) admit(c net.Conn) {
+	s.mu.Lock()
+	full := len(s.clients) >= maxClients
+	if !full && !s.closed {
+		s.clients[c] = struct{}{}
+		s.running.Add(1)
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	switch {
+	case closed:
+		c.Close()
+	case full:
+		// The line fits into an empty socket buffer: this does not wait.
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		write(c, failure{"too many clients, try again"})
+		c.Close()
+	default:
+		go func() {
+			defer s.running.Done()
+			s.converse(c)
+			c.Close()
+			s.mu.Lock()
+			delete(s.clients, c)
+			s.mu.Unlock()
+		}()
+	}
+}
+
+// converse answers one client until it leaves or misbehaves.
+func (s *Server) converse(c net.Conn) {
+	in := bufio.NewScanner(c)
+	in.Buffer(make([]byte, 0, 512), maxRequest)
+	for {
+		c.SetReadDeadline(time.Now().Add(s.timeout))
+		if !in.Scan() {
+			if errors.Is(in.Err(), bufio.ErrTooLong) {
+				c.SetWriteDeadline(time.Now().Add(s.timeout))
+				write(c, failure{fmt.Sprintf("request is longer than %d bytes", maxRequest)})
+			}
+			return
+		}
+		answer := s.answer(in.Bytes())
+		c.SetWriteDeadline(time.Now().Add(s.timeout))
+		if write(c, answer) != nil {
+			return
+		}
+	}
+}
+
+// answer carries a request out.
+func (s *Server) answer(line []byte) (result any) {
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return failure{"not a request: " + err.Error()}
+	}
+	s.mu.Lock()
+	h := s.handlers[r.Command]
+	s.mu.Unlock()
+	if h == nil {
+		return failure{fmt.Sprintf("unknown command %q; there is %s", r.Command, strings.Join(s.commands(), ", "))}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
+	defer cancel()
+	defer func() {
+		// A fault in a question about the daemon must not be the end of it.
+		if p := recover(); p != nil {
+			s.log.Error("control command failed", "command", r.Command, "panic", p, "stack", string(debug.Stack()))
+			result = failure{"internal error, see the daemon's log"}
+		}
+	}()
+	v, err := h(ctx, r.Args)
+	if err != nil {
+		return failure{err.Error()}
+	}
+	return v
+}
+
+func (s *Server) commands() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for n := range s.handlers {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// write sends a value as one line.
+func write(c net.Conn, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		b, _ = json.Marshal(failure{"cannot encode the answer: " + err.Error()})
+	}
+	_, err = c.Write(append(b, '\n'))
+	return err
+}
+
+// Close removes the socket, disconnects the clients and waits for their
+// handlers.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.cancel()
+	s.mu.Unlock()
+	err := s.claim.release()
+	if e := s.listener.Close(); err == nil {
+		err = e
+	}
+	s.mu.Lock()
+	for c := range s.clients {
+		c.Close()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+	if err != nil {
+		return fmt.Errorf("close control socket: %w", err)
+	}
+	return nil
+}
