@@ -52,15 +52,24 @@ type Server struct {
 	cancel   context.CancelFunc
 }
 
+// Config says where to listen.
+type Config struct {
+	Path string
+	Log  *slog.Logger // of faults that no client is told; nil for none
+}
+
 // Listen takes the path and listens on it. The error is an [*InUseError] when
 // another daemon lives there.
-func Listen(path string, log *slog.Logger) (*Server, error) {
-	c, l, err := take(path)
+func Listen(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c, l, err := take(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open control socket: %w", err)
 	}
 	s := &Server{
-		claim: c, listener: l, log: log, timeout: 10 * time.Second,
+		claim: c, listener: l, log: cfg.Log, timeout: 10 * time.Second,
 		handlers: map[string]Handler{}, clients: map[net.Conn]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -134,7 +143,9 @@ func (s *Server) converse(c net.Conn) {
 	in.Buffer(make([]byte, 0, 512), maxRequest)
 	for {
 		c.SetReadDeadline(time.Now().Add(s.timeout))
-		if !in.Scan() {
+		// The scanner hands out what it has when reading fails, too: at the end
+		// of input that is a last line without newline, else half a request.
+		if !in.Scan() || in.Err() != nil {
 			if errors.Is(in.Err(), bufio.ErrTooLong) {
 				c.SetWriteDeadline(time.Now().Add(s.timeout))
 				write(c, failure{fmt.Sprintf("request is longer than %d bytes", maxRequest)})
