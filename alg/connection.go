@@ -49,6 +49,7 @@ type Connection struct {
 	Midstream bool   // first seen in the middle of its life
 	Unparsed  string // why it is not understood; empty if it is
 	Reason    string // why it was refused or ended
+	Note      any    // the caller's
 
 	alg    *ALG
 	calls  *nat.Connection

@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/cmd/pptp-alg/internal/control"
+	"pptp-alg/cmd/pptp-alg/internal/queue"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// Options of Run.
+type Options struct {
+	Config  config.Config
+	Log     *slog.Logger
+	Version string
+	// Reload brings a new configuration, when the user asked for that.
+	Reload <-chan config.Config
+}
+
+// daemon is the owner's state. Only the owner touches it.
+type daemon struct {
+	log     *slog.Logger
+	version string
+	config  config.Config
+	ports   []uint16
+	started time.Time
+
+	alg     *alg.ALG
+	table   *nat.Table
+	plane   *plane
+	queue   *queue.Queue
+	events  *conntrack.Events
+	ruleset rules.Ruleset
+
+	counters counters
+	quiet    map[string]time.Time // when a message may be logged again
+
+	requests chan func()
+	removals chan removals
+}
+
+// counters are the daemon's own; the parts have theirs.
+type counters struct {
+	untracked          uint64 // segments whose conntrack entry was not found
+	refusedConnections uint64 // segments of connections beyond the limits
+	removedEntries     uint64 // GRE entries of ours that others removed
+	removedConnections uint64 // entries of control connections that went away
+	eventsLost         uint64 // times that the event socket overflowed
+	tableRestored      uint64 // times that our nftables table had to be put back
+}
+
+// Run is the daemon. It returns when ctx is done, or when it cannot go on.
+func Run(ctx context.Context, o Options) (err error) {
+	d := &daemon{
+		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(),
+		quiet:    map[string]time.Time{},
+		requests: make(chan func()), removals: make(chan removals, 16),
+	}
+	// The control socket comes first: it says whether a daemon runs already.
+	server, err := control.Listen(control.Config{Path: o.Config.Socket, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	server.Handle("status", func(ctx context.Context, _ json.RawMessage) (any, error) { return ask(ctx, d, d.status) })
+
+	closers, err := d.start()
+	defer func() {
+		for i := len(closers) - 1; i >= 0; i-- {
+			if e := closers[i](); e != nil && err == nil {
+				err = e
+			}
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	go server.Serve()
+	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
+		"control packets through", d.way())
+	err = d.loop(ctx, o.Reload)
+	d.stop(time.Now())
+	return err
+}
+
+// start brings up everything that touches the kernel, and returns what has to
+// be undone, in order.
+func (d *daemon) start() (closers []func() error, err error) {
+	undo := func(f func() error) { closers = append(closers, f) }
+
+	// Removals are reported only of entries made while somebody listened.
+	if d.events, err = conntrack.Listen(d.ports); err != nil {
+		return closers, err
+	}
+	undo(d.events.Close)
+	ct, err := conntrack.Dial()
+	if err != nil {
+		return closers, err
+	}
+	undo(ct.Close)
+	if err = ct.Probe(); err != nil {
+		return closers, err
+	}
+	if on, e := conntrack.Accounting(); e == nil && !on {
+		if e = conntrack.SetAccounting(true); e != nil {
+			d.log.Warn("calls will have no packet counters: net.netfilter.nf_conntrack_acct is 0 and cannot be set", "error", e)
+		} else {
+			undo(func() error { return conntrack.SetAccounting(false) })
+		}
+	}
+	kernel, err := rules.Dial()
+	if err != nil {
+		return closers, err
+	}
+	undo(kernel.Close)
+
+	d.plane = &plane{
+		ct: ct, rules: kernel, log: d.log,
+		restore: d.restore,
+		live: func(g conntrack.GRE, z conntrack.Zone) bool {
+			m := d.mapping(g, z)
+			return m != nil && m.Open()
+		},
+	}
+	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
+	d.table = nat.NewTable(tableConfig(d.config, d.callEvent), d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
+	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent}, d.table)
+
+	// Until the queue is bound, control packets pass untranslated.
+	if d.queue, err = queue.Open(queue.Config{Queue: d.config.Queue}); err != nil {
+		return closers, err
+	}
+	undo(d.queue.Close)
+	features, err := kernel.Features()
+	if err != nil {
+		return closers, err
+	}
+	if d.ruleset, err = rules.New(rulesConfig(d.config, features.Queue)); err != nil {
+		return closers, err
+	}
+	if err = kernel.Apply(d.ruleset); err != nil {
+		return closers, err
+	}
+	undo(func() error {
+		if err := kernel.Remove(); err != nil {
+			return fmt.Errorf("leave the table behind: %w", err)
+		}
+		return nil
+	})
+	return closers, nil
+}
+
+// way says how packets reach the daemon.
+func (d *daemon) way() string {
+	if d.ruleset.Config().Native {
+		return "the nftables queue expression"
+	}
+	return "the xtables target NFQUEUE"
+}
+
+// restore puts the table back, with the guard of all calls.
+func (d *daemon) restore() error {
+	var guard []rules.Call
+	d.table.Mappings(func(m *nat.Mapping) { guard = append(guard, guardOf(m)) })
+	if err := d.plane.rules.Apply(d.ruleset, guard...); err != nil {
+		return err
+	}
+	d.counters.tableRestored++
+	d.log.Warn("the nftables table of this daemon was gone and was put back", "table", rules.TableName, "guarded", len(guard))
+	return nil
+}
+
+// stop leaves the kernel with calls that are up and nothing else of ours. The
+// table goes afterwards.
+func (d *daemon) stop(now time.Time) {
+	up := 0
+	d.table.Calls(func(c *nat.Call) {
+		if c.State == nat.Established || c.State == nat.Clearing {
+			up++
+		}
+	})
+	d.table.Settle(now)
+	d.log.Info("stopped", "calls that stay up", up)
+}
+
+// tableConfig is the part of the configuration that the table of calls has.
+func tableConfig(c config.Config, notify func(nat.Event)) nat.Config {
+	return nat.Config{
+		First: c.CallIDs.First, Last: c.CallIDs.Last,
+		Limits: nat.Limits(c.Limits),
+		Timeouts: nat.Timeouts{
+			HalfOpen: c.Timeouts.HalfOpen, Clearing: c.Timeouts.Clearing,
+			Grace: c.Timeouts.Grace, Rest: c.Timeouts.Rest, Renew: entryRenew,
+		},
+		Remember: c.Remember,
+		Notify:   notify,
+	}
+}
+
+// rulesConfig is the part of the configuration that the ruleset has.
+func rulesConfig(c config.Config, native bool) rules.Config {
+	return rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Native: native}
+}
+
+// errQueueClosed says that the kernel took the queue away.
+var errQueueClosed = errors.New("the packet queue was closed")

@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// loop is the owner. It returns nil when ctx is done.
+func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
+	go d.watch(ctx)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if next, ok := d.table.Next(); ok {
+			timer.Reset(time.Until(next))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case p, ok := <-d.queue.Packets():
+			if !ok {
+				if err := d.queue.Err(); err != nil {
+					return err
+				}
+				return errQueueClosed
+			}
+			d.packet(time.Now(), p)
+		case <-timer.C:
+			d.table.Expire(time.Now())
+		case r := <-d.removals:
+			d.removed(time.Now(), r)
+		case f := <-d.requests:
+			f()
+		case c := <-reload:
+			d.reload(c)
+		}
+	}
+}
+
+// ask has the owner answer a question from another goroutine.
+func ask[T any](ctx context.Context, d *daemon, question func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	var none T
+	select {
+	case d.requests <- func() {
+		v, err := question()
+		answers <- answer{v, err}
+	}:
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// removals is what came from the event socket: entries that are gone, or the
+// news that some such news was lost.
+type removals struct {
+	events []conntrack.Event
+	err    error
+}
+
+// watch hands removals to the owner until the socket is closed.
+func (d *daemon) watch(ctx context.Context) {
+	for {
+		events, err := d.events.Receive()
+		if err != nil && !errors.Is(err, conntrack.ErrOverflow) && ctx.Err() != nil {
+			return
+		}
+		select {
+		case d.removals <- removals{events, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil && !errors.Is(err, conntrack.ErrOverflow) {
+			return
+		}
+	}
+}
+
+// removed looks at what left the kernel's table.
+func (d *daemon) removed(now time.Time, r removals) {
+	if r.err != nil {
+		d.counters.eventsLost++
+		d.limited("news of removed conntrack entries was lost", "error", r.err)
+	}
+	for _, e := range r.events {
+		if e.By(d.plane.ct) {
+			continue
+		}
+		if c, ok := e.Connection(); ok {
+			client, server, _ := orient(c, d.ports)
+			if known := d.alg.Find(alg.Flow{Client: client.real, Server: server.real}); known != nil {
+				d.counters.removedConnections++
+				known.Lost(now)
+			}
+			continue
+		}
+		if stored, ok := e.Stored(); ok {
+			if m := d.mapping(stored.Arrives, stored.Zone); m != nil && m.Open() {
+				d.counters.removedEntries++
+				d.plane.Lost(m, stored.Counters)
+			}
+		}
+	}
+}
+
+// mapping finds the mapping of a conntrack entry.
+func (d *daemon) mapping(g conntrack.GRE, z conntrack.Zone) *nat.Mapping {
+	t := nat.Tuple{Src: g.Src, Dst: g.Dst, CallID: g.CallID}
+	for _, z := range [...]conntrack.Zone{z, z.Opposite()} {
+		m := d.table.Find(t, nat.Zone{ID: z.ID, Direction: uint8(z.Direction)})
+		if m != nil && entryOf(m).Arrives == g {
+			return m
+		}
+	}
+	return nil
+}
+
+// reload takes over what can be changed while calls are up.
+func (d *daemon) reload(c config.Config) {
+	fixed := d.config
+	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || !slices.Equal(c.Ports, fixed.Ports) {
+		d.log.Warn("queue, ports and socket change at the next start only")
+		c.Queue, c.Socket, c.Ports = fixed.Queue, fixed.Socket, fixed.Ports
+	}
+	ruleset, err := rules.New(rulesConfig(c, d.ruleset.Config().Native))
+	if err == nil {
+		err = d.plane.rules.Apply(ruleset)
+	}
+	if err != nil {
+		d.log.Error("configuration not reloaded", "error", err)
+		return
+	}
+	d.config, d.ruleset = c.Clone(), ruleset
+	d.table.Reconfigure(tableConfig(c, d.callEvent))
+	d.log.Info("configuration reloaded")
+}
+
+// quietFor is how long a message about packets stays silent after it was
+// logged: packets come at the pace of those who send them.
+const quietFor = 10 * time.Second
+
+// limited logs a warning, at a bounded rate for each message.
+func (d *daemon) limited(message string, args ...any) {
+	now := time.Now()
+	if now.Before(d.quiet[message]) {
+		return
+	}
+	d.quiet[message] = now.Add(quietFor)
+	d.log.Warn(message, args...)
+}
+
+// callEvent logs what happens to calls.
+func (d *daemon) callEvent(e nat.Event) {
+	c := e.Call
+	args := []any{"call", c.ID, "direction", c.Direction.String()}
+	for side := nat.Client; side <= nat.Server; side++ {
+		h := c.Connection.Path.Hosts[side]
+		args = append(args, side.String(), h.Real)
+		if m := c.End(side); m != nil {
+			args = append(args, side.String()+" Call ID", callID(m))
+		}
+	}
+	switch e.Kind {
+	case nat.CallRequested:
+		d.log.Debug(e.Kind.String(), args...)
+	case nat.CallEstablished:
+		d.log.Info(e.Kind.String(), args...)
+	case nat.CallEnded:
+		args = append(args, "duration", e.Time.Sub(c.Since).Round(time.Millisecond), "reason", c.Reason)
+		if c.Refused {
+			d.limited("call refused", args...)
+			return
+		}
+		d.log.Info(e.Kind.String(), args...)
+	}
+}
+
+// callID names a Call ID in both forms, where they differ.
+func callID(m *nat.Mapping) string {
+	if m.Real == m.Told {
+		return fmt.Sprint(m.Real)
+	}
+	return fmt.Sprintf("%d (told %d)", m.Real, m.Told)
+}
+
+// connectionEvent logs what happens to control connections.
+func (d *daemon) connectionEvent(e alg.Event) {
+	c := e.Connection
+	switch e.Kind {
+	case alg.ConnectionUnparsed:
+		d.limited(e.Kind.String()+"; it passes untranslated", "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Unparsed)
+	default:
+		d.log.Debug(e.Kind.String(), "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Reason)
+	}
+}

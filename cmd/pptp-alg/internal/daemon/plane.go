@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// Lives of the entries in the kernel, which can't be refreshed, only replaced.
+// An entry of a call outlives the daemon by what is left of entryLife.
+const (
+	entryLife  = 12 * time.Hour
+	entryRenew = 4 * time.Hour
+)
+
+// plane is the nat.DataPlane: a conntrack entry and an element of the guard
+// set for every mapping.
+type plane struct {
+	ct    *conntrack.Client
+	rules *rules.Kernel
+	log   *slog.Logger
+
+	// restore puts the table back when it turns out to be gone.
+	restore func() error
+	// live reports whether GRE that arrives so is that of an open mapping.
+	live   func(conntrack.GRE, conntrack.Zone) bool
+	errors uint64 // requests that the kernel refused unexpectedly
+}
+
+func gre(t nat.Tuple) conntrack.GRE {
+	return conntrack.GRE{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
+}
+
+func guardOf(m *nat.Mapping) rules.Call {
+	t := m.Arrives()
+	return rules.Call{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
+}
+
+// entryOf returns the conntrack entry of a mapping. GRE towards the server
+// travels like the control connection's original packets, GRE towards the
+// client like its replies.
+func entryOf(m *nat.Mapping) conntrack.Entry {
+	zone := conntrack.Zone{ID: m.Path.Zone.ID, Direction: conntrack.Direction(m.Path.Zone.Direction)}
+	if m.Side == nat.Client {
+		zone = zone.Opposite()
+	}
+	return conntrack.Entry{
+		Arrives: gre(m.Arrives()),
+		Leaves:  gre(m.Leaves()),
+		Zone:    zone,
+		Mark:    m.Path.Mark,
+		Timeout: entryLife,
+	}
+}
+
+// Open implements nat.DataPlane. The guard comes first: a packet that is
+// earlier than the entry must not begin a flow of its own.
+func (p *plane) Open(m *nat.Mapping) error {
+	guard := guardOf(m)
+	err := p.rules.Add(guard)
+	if errors.Is(err, rules.ErrAbsent) {
+		if err = p.restore(); err == nil {
+			err = p.rules.Add(guard)
+		}
+	}
+	if err != nil {
+		p.errors++
+		return err
+	}
+	if err = p.create(entryOf(m)); err != nil {
+		if e := p.rules.Delete(guard); e != nil {
+			p.errors++
+			p.log.Warn("cannot take a Call ID from the guard set", "call", guard, "error", e)
+		}
+	}
+	return err
+}
+
+// create makes an entry, and clears away what is in its way and can't belong
+// to anything that lives.
+func (p *plane) create(e conntrack.Entry) error {
+	for range 3 {
+		err := p.ct.Create(e)
+		var exists *conntrack.ExistsError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &exists):
+			p.errors++
+			return err
+		case exists.Side == conntrack.Original:
+			// The router's own tunnel, or a call that began before we did.
+			return nat.ErrTaken
+		}
+		// Another flow leaves looking the same: a call of ours, or else an
+		// ordinary flow of a call that was before this one, or an entry that an
+		// earlier run left behind.
+		if stored, ours := exists.Flow.Stored(); ours && p.live(stored.Arrives, stored.Zone) {
+			return nat.ErrAmbiguous
+		}
+		if err := p.ct.DeleteFlow(exists.Flow); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
+			p.errors++
+			return fmt.Errorf("clear the way for %v: %w", e, err)
+		}
+		p.log.Info("removed a stale GRE flow", "flow", exists.Flow.String(), "for", e.String())
+	}
+	return nat.ErrAmbiguous
+}
+
+// Renew implements nat.DataPlane.
+func (p *plane) Renew(m *nat.Mapping) {
+	e := entryOf(m)
+	counted := p.traffic(m)
+	if err := p.ct.Replace(e); err != nil {
+		p.errors++
+		p.log.Error("cannot renew a conntrack entry", "entry", e.String(), "error", err)
+		return
+	}
+	m.Past = counted
+}
+
+// Close implements nat.DataPlane. The guard stays until Free.
+func (p *plane) Close(m *nat.Mapping) {
+	m.Past = p.traffic(m)
+	e := entryOf(m)
+	if err := p.ct.Delete(e); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
+		p.errors++
+		p.log.Error("cannot delete a conntrack entry", "entry", e.String(), "error", err)
+	}
+}
+
+// Free implements nat.DataPlane.
+func (p *plane) Free(m *nat.Mapping) {
+	if err := p.rules.Delete(guardOf(m)); err != nil && !errors.Is(err, rules.ErrAbsent) {
+		p.errors++
+		p.log.Error("cannot take a Call ID from the guard set", "call", guardOf(m), "error", err)
+	}
+}
+
+// traffic returns what the mapping's entries have counted so far.
+func (p *plane) traffic(m *nat.Mapping) nat.Traffic {
+	stored, _ := p.ct.Get(entryOf(m)) // an entry that is gone counts nothing more
+	return sum(m.Past, stored.Counters)
+}
+
+func sum(past nat.Traffic, now conntrack.Counters) nat.Traffic {
+	return nat.Traffic{Packets: past.Packets + now.Packets, Bytes: past.Bytes + now.Bytes}
+}
+
+// Lost brings back an entry that somebody else removed.
+func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) {
+	e := entryOf(m)
+	m.Past = sum(m.Past, last)
+	if err := p.create(e); err != nil {
+		p.errors++
+		p.log.Error("cannot bring back a conntrack entry that was removed", "entry", e.String(), "error", err)
+		return
+	}
+	p.log.Info("brought back a conntrack entry that was removed", "entry", e.String())
+}

@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+
+	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/queue"
+	"pptp-alg/cmd/pptp-alg/internal/status"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+)
+
+// status describes everything.
+func (d *daemon) status() (status.Status, error) {
+	s := status.Status{Version: d.version, Started: d.started, Counters: d.count()}
+	flows := map[conntrack.GRE]conntrack.Stored{}
+	stored, err := d.plane.ct.List()
+	if err != nil {
+		return s, fmt.Errorf("read the calls' counters: %w", err)
+	}
+	for _, e := range stored {
+		flows[e.Arrives] = e
+	}
+	d.table.Calls(func(c *nat.Call) { s.Calls = append(s.Calls, call(c, flows)) })
+	for _, c := range d.table.Ended() {
+		s.Ended = append(s.Ended, call(c, flows))
+	}
+	d.alg.Connections(func(c *alg.Connection) {
+		if c.State != alg.Closed {
+			s.Connections = append(s.Connections, connection(c))
+		}
+	})
+	s.Sort()
+	return s, nil
+}
+
+func call(c *nat.Call, flows map[conntrack.GRE]conntrack.Stored) status.Call {
+	s := status.Call{
+		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Since: c.Since,
+		Client: endpoint(c, nat.Client), Server: endpoint(c, nat.Server),
+		Ended: c.Over, Reason: c.Reason,
+	}
+	// GRE from one side flows in the mapping of the other one's Call ID.
+	s.PacketsFromClient, s.BytesFromClient = traffic(c.End(nat.Server), flows)
+	s.PacketsFromServer, s.BytesFromServer = traffic(c.End(nat.Client), flows)
+	return s
+}
+
+func endpoint(c *nat.Call, side nat.Side) status.Endpoint {
+	h := c.Connection.Path.Hosts[side]
+	e := status.Endpoint{Address: h.Real, TranslatedAddress: h.Told}
+	if m := c.End(side); m != nil {
+		e.CallID, e.TranslatedCallID = status.Known(m.Real), status.Known(m.Told)
+	}
+	return e
+}
+
+// traffic returns packets and bytes, or nil where the kernel does not count.
+func traffic(m *nat.Mapping, flows map[conntrack.GRE]conntrack.Stored) (packets, bytes *uint64) {
+	if m == nil {
+		return status.Known[uint64](0), status.Known[uint64](0)
+	}
+	t := m.Past
+	if m.Open() {
+		e, ok := flows[gre(m.Arrives())]
+		if ok && !e.Accounted {
+			return nil, nil
+		}
+		t = sum(t, e.Counters)
+	}
+	return status.Known(t.Packets), status.Known(t.Bytes)
+}
+
+func connection(c *alg.Connection) status.Connection {
+	ends := c.Note.([2]end)
+	return status.Connection{
+		Client: status.Peer{Address: ends[nat.Client].real, TranslatedAddress: ends[nat.Client].told},
+		Server: status.Peer{Address: ends[nat.Server].real, TranslatedAddress: ends[nat.Server].told},
+		State:  c.State.String(), Since: c.Since, Calls: c.Calls().Live(), Unparsed: c.Unparsed,
+	}
+}
+
+// count collects the counters of all parts.
+func (d *daemon) count() map[string]uint64 {
+	t, a, q, own := d.table.Counters, d.alg.Counters, d.queue.Counters(), d.counters
+	all := map[string]uint64{
+		"calls":                    uint64(d.table.Len()),
+		"calls_requested":          t.CallsRequested,
+		"calls_established":        t.CallsEstablished,
+		"calls_ended":              t.CallsEnded,
+		"calls_refused_limit":      t.RefusedLimit,
+		"calls_refused_exhausted":  t.RefusedExhausted,
+		"calls_refused_ambiguous":  t.RefusedAmbiguous,
+		"calls_refused_kernel":     t.RefusedKernel,
+		"calls_half_open_expired":  t.HalfOpenExpired,
+		"call_ids_translated":      t.Translated,
+		"connections":              uint64(d.alg.Len()),
+		"connections_opened":       a.Connections,
+		"connections_unparsed":     a.Unparsed,
+		"connections_untracked":    own.untracked,
+		"connections_refused":      own.refusedConnections,
+		"connections_removed":      own.removedConnections,
+		"messages":                 a.Messages,
+		"messages_unknown_call_id": a.UnknownCallID,
+		"segments_changed":         a.Changed,
+		"segments_retransmitted":   a.Retransmitted,
+		"segments_held":            a.Held,
+		"segments_dropped_held":    a.DroppedHeld,
+		"segments_dropped_unknown": a.DroppedUnknown,
+		"streams_resynchronised":   a.Resynchronised,
+		"entries_removed":          own.removedEntries,
+		"entries_failed":           d.plane.errors,
+		"events_lost":              own.eventsLost,
+		"table_restored":           own.tableRestored,
+	}
+	maps.Copy(all, queueCounters(q))
+	if packets, err := d.plane.rules.Counters(); err == nil {
+		for name, c := range packets {
+			all["packets_"+name] = c.Packets
+		}
+	}
+	return all
+}
+
+func queueCounters(q queue.Counters) map[string]uint64 {
+	return map[string]uint64{
+		"queue_packets":         q.Packets,
+		"queue_accepted":        q.Accepted,
+		"queue_modified":        q.Modified,
+		"queue_dropped":         q.Dropped,
+		"queue_passed":          q.Fragments + q.NotTCP + q.Malformed + q.Truncated,
+		"queue_overflows":       q.Overflows,
+		"queue_late_verdicts":   q.LateVerdicts,
+		"queue_failed_verdicts": q.FailedVerdicts,
+		"queue_faults":          q.Faults,
+	}
+}
