@@ -117,10 +117,8 @@ const ctaHelpName = 1 // CTA_HELP_NAME, string with a final zero
 
 // enum ctattr_counters: inside CTA_COUNTERS_*.
 const (
-	ctaCountersPackets   = 1 // CTA_COUNTERS_PACKETS, u64
-	ctaCountersBytes     = 2 // CTA_COUNTERS_BYTES, u64, IP headers included
-	ctaCounters32Packets = 3 // CTA_COUNTERS32_PACKETS, u32, from kernels before 2.6.28 only
-	ctaCounters32Bytes   = 4 // CTA_COUNTERS32_BYTES
+	ctaCountersPackets = 1 // CTA_COUNTERS_PACKETS, u64
+	ctaCountersBytes   = 2 // CTA_COUNTERS_BYTES, u64, IP headers included
 )
 
 // enum ctattr_filter: inside CTA_FILTER. The flags are u32 in HOST byte order, unlike everything else.

@@ -30,7 +30,7 @@ func Dial(opts ...Option) (*Client, error) {
 }
 
 // Close closes the socket. The entries stay.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error { return c.socket.Close() }
 
 // PortID is the socket's netlink address: events say which one asked for a change.
 func (c *Client) PortID() uint32 { return c.conn.PID() }
@@ -76,6 +76,10 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 			done++
 			if last, err := isLast(m); last {
 				answers[i].err = err
+				if i == 0 && errors.Is(err, unix.EPERM) {
+					// Privileges are checked before anything else, and once: the others get no answer.
+					return nil, explain(err)
+				}
 			} else {
 				answers[i].flow, answers[i].err = decodeMessage(m.Data)
 			}
@@ -113,11 +117,12 @@ func (c *Client) dump(data []byte, each func(Flow)) error {
 			if last, err := isLast(m); last {
 				return errors.Join(err, bad)
 			}
-			if f, err := decodeMessage(m.Data); err != nil {
+			f, err := decodeMessage(m.Data)
+			if err != nil {
 				bad = err
-			} else {
-				each(f)
+				continue
 			}
+			each(f)
 		}
 	}
 }

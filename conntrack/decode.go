@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
-
-	"github.com/mdlayher/netlink"
 )
 
 // This file turns the data of ctnetlink answers into values. It opens no sockets, and takes any
-// bytes: what it does not know it skips, what is malformed it refuses.
+// bytes: what it does not know it skips, what is malformed it refuses. It does not use netlink's
+// AttributeDecoder, which copies every attribute at every level: a dump has some twenty per entry.
 
 var (
 	errShort    = errors.New("message too short")
+	errLength   = errors.New("attribute of wrong length")
 	errNoTuples = errors.New("entry without both tuples")
-	errAddress  = errors.New("address of wrong length")
 	errNotTCP   = errors.New("not a TCP connection")
 )
 
@@ -44,62 +44,46 @@ func ParseConnection(nfqaCT []byte) (Connection, error) {
 
 // decodeFlow decodes the attributes of an entry.
 func decodeFlow(b []byte) (Flow, error) {
-	f, err := decodeAttributes(b)
-	if err != nil {
-		return Flow{}, fmt.Errorf("decode conntrack entry: %w", err)
-	}
-	return f, nil
-}
-
-func decodeAttributes(b []byte) (Flow, error) {
-	ad, err := netlink.NewAttributeDecoder(b)
-	if err != nil {
-		return Flow{}, err
-	}
-	ad.ByteOrder = binary.BigEndian
-
 	var f Flow
 	var orig, reply tuple
-	for ad.Next() {
-		switch ad.Type() {
+	err := attributes(b, func(attr uint16, v value) (err error) {
+		switch attr {
 		case ctaTupleOrig:
-			ad.Nested(orig.decode)
+			err = orig.decode(v)
 		case ctaTupleReply:
-			ad.Nested(reply.decode)
+			err = reply.decode(v)
 		case ctaZone:
-			f.Zone = Zone{ID: ad.Uint16(), Direction: Both}
+			f.Zone.ID, err = v.uint16()
 		case ctaStatus:
-			f.Status = Status(ad.Uint32())
+			var s uint32
+			s, err = v.uint32()
+			f.Status = Status(s)
 		case ctaTimeout:
-			f.Timeout = time.Duration(ad.Uint32()) * time.Second
+			var s uint32
+			s, err = v.uint32()
+			f.Timeout = time.Duration(s) * time.Second
 		case ctaMark:
-			f.Mark = ad.Uint32()
+			f.Mark, err = v.uint32()
 		case ctaID:
-			f.ID = ad.Uint32()
+			f.ID, err = v.uint32()
 		case ctaCountersOrig:
 			f.Accounted = true
-			ad.Nested(f.FromOriginal.decode)
+			err = f.FromOriginal.decode(v)
 		case ctaCountersReply:
 			f.Accounted = true
-			ad.Nested(f.FromReply.decode)
+			err = f.FromReply.decode(v)
 		case ctaProtoinfo:
-			ad.Nested(f.decodeProtoinfo)
+			f.TCPState, err = decodeProtoinfo(v)
 		case ctaHelp:
-			ad.Nested(func(ad *netlink.AttributeDecoder) error {
-				for ad.Next() {
-					if ad.Type() == ctaHelpName {
-						f.Helper = ad.String()
-					}
-				}
-				return ad.Err()
-			})
+			f.Helper, err = decodeHelp(v)
 		}
+		return err
+	})
+	if err == nil && (!orig.complete() || !reply.complete() || orig.protocol != reply.protocol) {
+		err = errNoTuples
 	}
-	if err := ad.Err(); err != nil {
-		return Flow{}, err
-	}
-	if !orig.complete() || !reply.complete() || orig.protocol != reply.protocol {
-		return Flow{}, errNoTuples
+	if err != nil {
+		return Flow{}, fmt.Errorf("decode conntrack entry: %w", err)
 	}
 	f.Protocol, f.Original, f.Reply = orig.protocol, orig.tuple(), reply.tuple()
 	// At most one of the three places has a zone.
@@ -129,91 +113,144 @@ func (t *tuple) tuple() Tuple {
 	return Tuple{Src: netip.AddrPortFrom(t.src, t.srcPort), Dst: netip.AddrPortFrom(t.dst, t.dstPort)}
 }
 
-func (t *tuple) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
+func (t *tuple) decode(b value) error {
+	return attributes(b, func(attr uint16, v value) (err error) {
+		switch attr {
 		case ctaTupleIP:
-			ad.Nested(t.decodeIP)
+			err = attributes(v, t.decodeIP)
 		case ctaTupleProto:
-			ad.Nested(t.decodeProto)
+			err = attributes(v, t.decodeProto)
 		case ctaTupleZone:
-			t.zone = ad.Uint16()
+			t.zone, err = v.uint16()
 		}
-	}
-	return ad.Err()
+		return err
+	})
 }
 
-func (t *tuple) decodeIP(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		var to *netip.Addr
-		size := 4
-		switch ad.Type() {
-		case ctaIPv4Src:
-			to = &t.src
-		case ctaIPv4Dst:
-			to = &t.dst
-		case ctaIPv6Src:
-			to, size = &t.src, 16
-		case ctaIPv6Dst:
-			to, size = &t.dst, 16
-		default:
-			continue
-		}
-		ad.Do(func(b []byte) error {
-			a, ok := netip.AddrFromSlice(b)
-			if !ok || len(b) != size {
-				return errAddress
-			}
-			*to = a
-			return nil
-		})
+func (t *tuple) decodeIP(attr uint16, v value) (err error) {
+	switch attr {
+	case ctaIPv4Src:
+		t.src, err = v.addr(4)
+	case ctaIPv4Dst:
+		t.dst, err = v.addr(4)
+	case ctaIPv6Src:
+		t.src, err = v.addr(16)
+	case ctaIPv6Dst:
+		t.dst, err = v.addr(16)
 	}
-	return ad.Err()
+	return err
 }
 
-func (t *tuple) decodeProto(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case ctaProtoNum:
-			t.protocol = ad.Uint8()
-		case ctaProtoSrcPort:
-			t.srcPort = ad.Uint16()
-		case ctaProtoDstPort:
-			t.dstPort = ad.Uint16()
-		}
+func (t *tuple) decodeProto(attr uint16, v value) (err error) {
+	switch attr {
+	case ctaProtoNum:
+		t.protocol, err = v.uint8()
+	case ctaProtoSrcPort:
+		t.srcPort, err = v.uint16()
+	case ctaProtoDstPort:
+		t.dstPort, err = v.uint16()
 	}
-	return ad.Err()
+	return err
 }
 
-func (c *Counters) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
+func (c *Counters) decode(b value) error {
+	return attributes(b, func(attr uint16, v value) (err error) {
+		switch attr {
 		case ctaCountersPackets:
-			c.Packets = ad.Uint64()
+			c.Packets, err = v.uint64()
 		case ctaCountersBytes:
-			c.Bytes = ad.Uint64()
-		case ctaCounters32Packets:
-			c.Packets = uint64(ad.Uint32())
-		case ctaCounters32Bytes:
-			c.Bytes = uint64(ad.Uint32())
+			c.Bytes, err = v.uint64()
 		}
-	}
-	return ad.Err()
+		return err
+	})
 }
 
-func (f *Flow) decodeProtoinfo(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if ad.Type() != ctaProtoinfoTCP {
-			continue
+func decodeProtoinfo(b value) (state TCPState, err error) {
+	err = attributes(b, func(attr uint16, v value) error {
+		if attr != ctaProtoinfoTCP {
+			return nil
 		}
-		ad.Nested(func(ad *netlink.AttributeDecoder) error {
-			for ad.Next() {
-				if ad.Type() == ctaProtoinfoTCPState {
-					f.TCPState = TCPState(ad.Uint8())
-				}
+		return attributes(v, func(attr uint16, v value) error {
+			if attr != ctaProtoinfoTCPState {
+				return nil
 			}
-			return ad.Err()
+			s, err := v.uint8()
+			state = TCPState(s)
+			return err
 		})
+	})
+	return state, err
+}
+
+func decodeHelp(b value) (name string, err error) {
+	err = attributes(b, func(attr uint16, v value) error {
+		if attr == ctaHelpName {
+			name, _, _ = strings.Cut(string(v), "\x00")
+		}
+		return nil
+	})
+	return name, err
+}
+
+// attributes calls each for every netlink attribute in b, without the flags of its type. It stops at the
+// first error.
+func attributes(b value, each func(attr uint16, v value) error) error {
+	const (
+		header   = 4      // struct nlattr: length u16, header included, and type u16, in host byte order
+		typeMask = 0x3fff // NLA_TYPE_MASK: without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+		align    = 4      // NLA_ALIGNTO; the padding of the last one may be missing
+	)
+	for len(b) > 0 {
+		if len(b) < header {
+			return errLength
+		}
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < header || n > len(b) {
+			return errLength
+		}
+		if err := each(binary.NativeEndian.Uint16(b[2:])&typeMask, b[header:n:n]); err != nil {
+			return err
+		}
+		b = b[min((n+align-1)&^(align-1), len(b)):]
 	}
-	return ad.Err()
+	return nil
+}
+
+// A value is the payload of an attribute. Numbers are big-endian.
+type value []byte
+
+func (v value) uint8() (uint8, error) {
+	if len(v) != 1 {
+		return 0, errLength
+	}
+	return v[0], nil
+}
+
+func (v value) uint16() (uint16, error) {
+	if len(v) != 2 {
+		return 0, errLength
+	}
+	return binary.BigEndian.Uint16(v), nil
+}
+
+func (v value) uint32() (uint32, error) {
+	if len(v) != 4 {
+		return 0, errLength
+	}
+	return binary.BigEndian.Uint32(v), nil
+}
+
+func (v value) uint64() (uint64, error) {
+	if len(v) != 8 {
+		return 0, errLength
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+func (v value) addr(size int) (netip.Addr, error) {
+	a, ok := netip.AddrFromSlice(v)
+	if !ok || len(v) != size {
+		return netip.Addr{}, errLength
+	}
+	return a, nil
 }

@@ -62,7 +62,7 @@ func Listen(ports []uint16, opts ...Option) (*Events, error) {
 }
 
 // Receive waits for events, and returns them in their order. ErrOverflow says that some are lost; more
-// will come. After Close it fails with another error.
+// will come. After Close, os.ErrClosed.
 func (e *Events) Receive() ([]Event, error) {
 	msgs, err := e.socket.receive()
 	if errors.Is(err, unix.ENOBUFS) {
@@ -92,4 +92,4 @@ func (e *Events) SetReadDeadline(t time.Time) error { return e.socket.conn.SetRe
 func (e *Events) SetReadBuffer(bytes int) error { return e.socket.conn.SetReadBuffer(bytes) }
 
 // Close closes the socket, and ends a Receive that waits.
-func (e *Events) Close() error { return e.socket.conn.Close() }
+func (e *Events) Close() error { return e.socket.Close() }

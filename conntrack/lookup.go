@@ -59,6 +59,9 @@ func (c *Client) lookup(src, dst netip.AddrPort) (Flow, error) {
 		if err := c.dumpEnds(t, collect); err != nil {
 			return Flow{}, err
 		}
+		if len(found) > 0 {
+			break // the other direction would only tell of twins opened from opposite ends
+		}
 	}
 	switch len(found) {
 	case 0:

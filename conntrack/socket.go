@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,6 +21,8 @@ type socket struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
 	buf  []byte
+
+	closed atomic.Bool
 }
 
 // receiveBuffer holds any datagram: the kernel makes those of a dump at most 32 KiB long.
@@ -70,6 +75,8 @@ func (s *socket) receive() ([]netlink.Message, error) {
 		}
 	})
 	switch {
+	case wait != nil && s.closed.Load():
+		return nil, os.ErrClosed
 	case wait != nil:
 		return nil, wait
 	case err != nil:
@@ -80,30 +87,36 @@ func (s *socket) receive() ([]netlink.Message, error) {
 	return splitMessages(s.buf[:n])
 }
 
+// Close closes the socket, and ends a receive that waits, with os.ErrClosed.
+func (s *socket) Close() error {
+	s.closed.Store(true)
+	return s.conn.Close()
+}
+
 // wait sets the read deadline to that far from now.
 func (s *socket) wait(d time.Duration) error { return s.conn.SetReadDeadline(time.Now().Add(d)) }
 
-// splitMessages returns the netlink messages of a datagram. Their data is not copied.
+// splitMessages returns the netlink messages of a datagram. Their data is not copied. If one is malformed it
+// returns those before it with the error; fewer bytes than a header at the end are ignored.
 func splitMessages(b []byte) ([]netlink.Message, error) {
 	var list []netlink.Message
 	for len(b) >= nlmsghdrLen {
-		// UnmarshalBinary wants aligned input; the length in the header need not be, and the padding of
-		// the last message may be missing.
-		n := int(min(binary.NativeEndian.Uint32(b), uint32(len(b))))
-		var m netlink.Message
-		if n < nlmsghdrLen || int(binary.NativeEndian.Uint32(b)) != n {
+		length := binary.NativeEndian.Uint32(b)
+		if length < nlmsghdrLen || uint64(length) > uint64(len(b)) {
 			return list, errShort
 		}
-		m.Header = netlink.Header{
-			Length:   uint32(n),
-			Type:     netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
-			Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
-			Sequence: binary.NativeEndian.Uint32(b[8:]),
-			PID:      binary.NativeEndian.Uint32(b[12:]),
-		}
-		m.Data = b[nlmsghdrLen:n]
-		list = append(list, m)
-		b = b[min((n+3)&^3, len(b)):]
+		n := int(length)
+		list = append(list, netlink.Message{
+			Header: netlink.Header{
+				Length:   length,
+				Type:     netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
+				Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
+				Sequence: binary.NativeEndian.Uint32(b[8:]),
+				PID:      binary.NativeEndian.Uint32(b[12:]),
+			},
+			Data: b[nlmsghdrLen:n:n],
+		})
+		b = b[min((n+3)&^3, len(b)):] // the padding of the last message may be missing
 	}
 	return list, nil
 }
@@ -148,14 +161,15 @@ func messageError(m netlink.Message) error {
 		}
 		tlvs = tlvs[min((skip+3)&^3, len(tlvs)):]
 	}
-	ad, err := netlink.NewAttributeDecoder(tlvs)
-	if err != nil {
+	var words string
+	_ = attributes(tlvs, func(attr uint16, v value) error { // what is malformed only costs words
+		if attr == nlmsgerrAttrMsg {
+			words, _, _ = strings.Cut(string(v), "\x00")
+		}
+		return nil
+	})
+	if words == "" {
 		return errno
 	}
-	for ad.Next() {
-		if ad.Type() == nlmsgerrAttrMsg {
-			return fmt.Errorf("%w (%s)", errno, ad.String())
-		}
-	}
-	return errno
+	return fmt.Errorf("%w (%s)", errno, words)
 }
