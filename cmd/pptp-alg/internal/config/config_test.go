@@ -199,8 +199,11 @@ func TestFlagValues(t *testing.T) {
 	if f, err := ParseLogFormat("json"); f != LogJSON || err != nil {
 		t.Errorf("format %v, %v", f, err)
 	}
-	if g, err := ParseGuard("all"); g != GuardAll || err != nil {
-		t.Errorf("guard %v, %v", g, err)
+	if s, err := ParseSocket("/a"); s != "/a" || err != nil {
+		t.Errorf("socket %q, %v", s, err)
+	}
+	if _, err := ParseSocket("/" + strings.Repeat("a", 107)); err == nil {
+		t.Error("no error for a path that fits no socket")
 	}
 }
 

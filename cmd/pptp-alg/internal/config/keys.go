@@ -56,17 +56,13 @@ func isTable(name string) bool {
 	return slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, name+".") })
 }
 
-// ParseGuard, ParseLogFormat, ParseLogLevel and ParsePort are for flags: the same
-// checks as the file's.
-
-// ParseGuard reads "calls" or "all".
-func ParseGuard(s string) (g Guard, err error) {
-	return g, demand(setWord(&g, s, GuardCalls, GuardAll))
-}
+// The functions that follow read the values of flags, with the checks of the file.
 
 // ParseLogFormat reads "text" or "json".
-func ParseLogFormat(s string) (f LogFormat, err error) {
-	return f, demand(setWord(&f, s, LogText, LogJSON))
+func ParseLogFormat(s string) (LogFormat, error) {
+	var f LogFormat
+	err := demand(setWord(&f, s, LogText, LogJSON))
+	return f, err
 }
 
 // ParseLogLevel reads "debug", "info", "warn" or "error".
@@ -76,18 +72,34 @@ func ParseLogLevel(s string) (slog.Level, error) {
 	return c.LogLevel, err
 }
 
+// ParseSocket reads an absolute path.
+func ParseSocket(s string) (string, error) {
+	var path string
+	err := demand(setPath(&path, s))
+	return path, err
+}
+
 // ParsePort reads a TCP port.
-func ParsePort(s string) (uint16, error) { return parseUint16(s, 1) }
+func ParsePort(s string) (uint16, error) {
+	n, err := parseUint16(s, 1)
+	return n, demand(err)
+}
 
 // ParseQueue reads a queue number.
-func ParseQueue(s string) (uint16, error) { return parseUint16(s, 0) }
+func ParseQueue(s string) (uint16, error) {
+	n, err := parseUint16(s, 0)
+	return n, demand(err)
+}
 
-func parseUint16(s string, least uint16) (n uint16, err error) {
-	v, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return 0, demand(setUint16(&n, s, least))
+// parseUint16 reads a number from least upwards; its error completes "must ...".
+func parseUint16(s string, least uint16) (uint16, error) {
+	var value any = s
+	if v, err := strconv.ParseInt(s, 10, 64); err == nil {
+		value = v
 	}
-	return n, demand(setUint16(&n, v, least))
+	var n uint16
+	err := setUint16(&n, value, least)
+	return n, err
 }
 
 // demand turns "be a number" into "must be a number".
@@ -213,7 +225,7 @@ func setCallIDs(c *Config, v any) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("be a range such as \"1-65535\": each end %w", err)
+		return fmt.Errorf("be a range such as \"1-65535\": each end must %w", err)
 	case r.First > r.Last:
 		return fmt.Errorf("have its smaller end first, not %q", s)
 	}

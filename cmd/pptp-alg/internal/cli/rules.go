@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+
+	"pptp-alg/rules"
+)
+
+var rulesCommand = command{
+	name:    "rules",
+	summary: "print the nftables rules that run would install",
+	usage:   "[FLAGS]",
+	help: `Prints the table of the daemon in the syntax of nft(8) and installs nothing.
+
+Where the kernel has no queue expression, the daemon uses the xtables target NFQUEUE.
+nft(8) has no words for that: the rule is then printed as a comment.
+
+Examples:
+  pptp-alg rules
+  pptp-alg rules --config /etc/pptp-alg.toml | nft --check --file -`,
+	flags: func(fs *flag.FlagSet) func(context.Context, Program) error {
+		var s settings
+		s.configFlag(fs)
+		s.queueFlag(fs)
+		s.portFlag(fs)
+		return func(_ context.Context, p Program) error { return s.printRules(p) }
+	},
+}
+
+func (s *settings) printRules(p Program) error {
+	c, err := s.load()
+	if err != nil {
+		return err
+	}
+	r, err := rules.New(rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Native: nativeQueue()})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(p.Stdout, r)
+	return err
+}
+
+// nativeQueue asks the kernel which of the two ways it has, as run does. Who may not
+// ask sees the usual one.
+func nativeQueue() bool {
+	k, err := rules.Dial()
+	if err != nil {
+		return true
+	}
+	defer k.Close()
+	f, err := k.Features()
+	return err != nil || f.Queue
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+
+	"pptp-alg/cmd/pptp-alg/internal/config"
+)
+
+// settings are the flags that change the configuration. They override the file,
+// also when it is read again.
+type settings struct {
+	file    string
+	changes []func(*config.Config)
+}
+
+// load reads the file, if there is one, and applies the flags.
+func (s *settings) load() (config.Config, error) {
+	c := config.Default()
+	if s.file != "" {
+		var err error
+		if c, err = config.Load(s.file); err != nil {
+			return c, err
+		}
+	}
+	for _, change := range s.changes {
+		change(&c)
+	}
+	return c, nil
+}
+
+func (s *settings) configFlag(fs *flag.FlagSet) {
+	fs.StringVar(&s.file, "config", "", "read settings from `FILE` (TOML); flags override it")
+}
+
+func (s *settings) queueFlag(fs *flag.FlagSet) {
+	setting(s, fs, "queue", "nfnetlink queue `N` (default 1723)", config.ParseQueue,
+		func(c *config.Config, n uint16) { c.Queue = n })
+}
+
+func (s *settings) portFlag(fs *flag.FlagSet) {
+	var ports []uint16
+	fs.Func("port", "TCP port `P` of control connections (default 1723); may be repeated", func(v string) error {
+		p, err := config.ParsePort(v)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(ports, p) {
+			return fmt.Errorf("names port %d twice", p)
+		}
+		if ports = append(ports, p); len(ports) == 1 {
+			// The flags replace the file's list; later ones extend it.
+			s.changes = append(s.changes, func(c *config.Config) { c.Ports = slices.Clone(ports) })
+		}
+		return nil
+	})
+}
+
+func (s *settings) socketFlag(fs *flag.FlagSet) {
+	setting(s, fs, "socket", "control socket `PATH` (default "+config.DefaultSocket+")", parseSocket,
+		func(c *config.Config, path string) { c.Socket = path })
+}
+
+func (s *settings) logFlags(fs *flag.FlagSet) {
+	setting(s, fs, "log-format", "`FORMAT` of log lines: text or json (default text)", config.ParseLogFormat,
+		func(c *config.Config, f config.LogFormat) { c.LogFormat = f })
+	setting(s, fs, "log-level", "`LEVEL` from which on to log: debug, info, warn or error (default info)", config.ParseLogLevel,
+		func(c *config.Config, l slog.Level) { c.LogLevel = l })
+}
+
+// parseSocket takes a relative path too, as other programs do: the shell's directory
+// is known here. The file's path must be absolute.
+func parseSocket(v string) (string, error) {
+	path, err := filepath.Abs(v)
+	if err != nil {
+		return "", err
+	}
+	return config.ParseSocket(path)
+}
+
+// setting defines a flag whose value is checked at once and applied after the file.
+func setting[T any](s *settings, fs *flag.FlagSet, name, usage string, parse func(string) (T, error), set func(*config.Config, T)) {
+	fs.Func(name, usage, func(v string) error {
+		x, err := parse(v)
+		if err == nil {
+			s.changes = append(s.changes, func(c *config.Config) { set(c, x) })
+		}
+		return err
+	})
+}
