@@ -17,6 +17,9 @@ type Status struct {
 	Counters    map[string]json.RawMessage `json:"counters"`
 }
 
+// StateUp is the state of a call that both sides agreed on.
+const StateUp = "up"
+
 // CallStatus is one call.
 type CallStatus struct {
 	ID                json.RawMessage `json:"id"`
@@ -47,6 +50,17 @@ func (s SideStatus) String() string {
 func (s *Status) Counter(name string) (value uint64) {
 	_ = json.Unmarshal(s.Counters[name], &value)
 	return value
+}
+
+// Up gives the calls that carry traffic.
+func (s *Status) Up() []CallStatus {
+	var up []CallStatus
+	for _, c := range s.Calls {
+		if c.State == StateUp {
+			up = append(up, c)
+		}
+	}
+	return up
 }
 
 // Status asks the daemon for its calls.

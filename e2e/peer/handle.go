@@ -124,6 +124,15 @@ func (s *Session) answer(m wire.Message, peerID uint16, pns bool, number wire.Te
 	if pns {
 		reply = &wire.IncomingCallReply{CallID: id, PeerCallID: peerID, Result: a.Result, ErrorCode: a.ErrorCode, ReceiveWindow: 64}
 	}
+	if s.node.cfg.Gather > 1 {
+		if s.gathered = append(s.gathered, reply); len(s.gathered) == s.node.cfg.Gather {
+			if err := s.Send(s.gathered...); err != nil {
+				s.node.cfg.Log("%v", err)
+			}
+			s.gathered = nil
+		}
+		return
+	}
 	if a.Delay > 0 { // the reader must not sleep: echoes go on meanwhile
 		s.node.wg.Add(1)
 		go func() {

@@ -34,6 +34,9 @@ type Config struct {
 	DisconnectPeerID bool
 
 	Segments Segments
+	// Gather holds back the answers to call requests until there are this many
+	// on a connection, and sends them in one write.
+	Gather int
 	// Keepalive is the interval between Echo-Requests; 0 sends none.
 	Keepalive time.Duration
 	// Timeout bounds every wait that has no closer deadline; default 10 s.

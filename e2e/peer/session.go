@@ -29,6 +29,7 @@ type Session struct {
 
 	writing  sync.Mutex // one Send at a time
 	segments Segments
+	gathered []wire.Message // reader's only
 
 	mu       sync.Mutex
 	history  []wire.Message // received
