@@ -282,3 +282,66 @@ func checkFlow(t *testing.T, f Flow) {
 		t.Errorf("an entry of ours that cannot be made again: %v", err)
 	}
 }
+
+func TestExplain(t *testing.T) {
+	for errno, want := range map[unix.Errno]error{
+		unix.ENOENT: ErrNotFound,
+		unix.ENOMEM: ErrTableFull,
+		unix.ENOSPC: ErrTableFull,
+		unix.EPERM:  unix.EPERM,
+		unix.EINVAL: unix.EINVAL,
+	} {
+		if err := explain(errno); !errors.Is(err, want) {
+			t.Errorf("%v explained as %v, want %v", errno, err, want)
+		}
+	}
+	zoned := Entry{Arrives: GRE{addr("192.0.2.5"), addr("192.0.2.6"), 1}, Leaves: GRE{addr("192.0.2.5"), addr("192.0.2.6"), 1}, Zone: Zone{ID: 1}}
+	natted, _ := masquerade(5, 777, 9, 888)
+	for _, c := range []struct {
+		e    Entry
+		want string
+	}{{zoned, zoneSupport.Feature}, {natted, natSupport.Feature}} {
+		var missing *UnsupportedError
+		if err := explainCreate(c.e, unix.EOPNOTSUPP); !errors.As(err, &missing) || missing.Feature != c.want {
+			t.Errorf("EOPNOTSUPP for %v: %v, want %s", c.e, err, c.want)
+		}
+	}
+}
+
+// What a kernel without Call IDs, without marks, or with a mind of its own makes of an entry is noticed.
+func TestCheck(t *testing.T) {
+	_, e := masquerade(5, 777, 9, 888)
+	e.Mark = 3
+	good := Flow{Protocol: protocolGRE, Original: e.original(), Reply: e.reply(), Mark: 3,
+		Status: StatusOurs | StatusSourceNAT | StatusDestinationNAT}
+	if err := e.check(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change  func(*Flow)
+		feature string // "": an AlteredError
+	}{
+		"no keys": {func(f *Flow) {
+			f.Original, f.Reply = tuple4("192.168.77.11:0", "203.0.113.2:0"), tuple4("203.0.113.2:0", "203.0.113.1:0")
+		}, greKeys.Feature},
+		"no mark":             {func(f *Flow) { f.Mark = 0 }, markSupport.Feature},
+		"another reply":       {func(f *Flow) { f.Reply.Src = addrPort("203.0.113.2:10") }, ""},
+		"no destination NAT":  {func(f *Flow) { f.Status &^= StatusDestinationNAT }, ""},
+		"no source NAT":       {func(f *Flow) { f.Status &^= StatusSourceNAT }, ""},
+		"another zone":        {func(f *Flow) { f.Zone.ID = 1 }, ""},
+		"timeout not fixed":   {func(f *Flow) { f.Status &^= StatusFixedTimeout }, ""},
+		"another destination": {func(f *Flow) { f.Original.Dst = addrPort("203.0.113.2:889") }, ""},
+	} {
+		f := good
+		c.change(&f)
+		err := e.check(f)
+		var missing *UnsupportedError
+		var altered *AlteredError
+		switch {
+		case c.feature == "" && !errors.As(err, &altered):
+			t.Errorf("%s: %v, want an AlteredError", name, err)
+		case c.feature != "" && (!errors.As(err, &missing) || missing.Feature != c.feature):
+			t.Errorf("%s: %v, want %s", name, err, c.feature)
+		}
+	}
+}

@@ -302,6 +302,9 @@ func (s *greSocket) receive(wait time.Duration) (grePacket, bool) {
 	}
 	b := make([]byte, 2000)
 	n, _, err := unix.Recvfrom(s.fd, b, 0)
+	for err == unix.EINTR { // the runtime's signals end a call that has a timeout
+		n, _, err = unix.Recvfrom(s.fd, b, 0)
+	}
 	if errors.Is(err, unix.EAGAIN) {
 		return grePacket{}, false
 	}
