@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -24,12 +25,12 @@ func WriteTable(w io.Writer, s Status, now time.Time, width int) error {
 			left("STATE"), right("AGE"), right("PKTS OUT"), right("BYTES OUT"), right("PKTS IN"), right("BYTES IN"),
 		}}
 		for _, c := range s.Calls {
-			ends.add(c.Client.Address.String(), callID(c.Client.CallID),
-				c.Client.TranslatedAddress.String(), callID(c.Client.TranslatedCallID),
-				c.Server.Address.String(), callID(c.Server.CallID))
+			ends.add(address(c.Client.Address), callID(c.Client.CallID),
+				address(c.Client.TranslatedAddress), callID(c.Client.TranslatedCallID),
+				address(c.Server.Address), callID(c.Server.CallID))
 			rest.add(c.State, age(now.Sub(c.Since)),
-				packets(c.PacketsFromClient), bytes(c.BytesFromClient),
-				packets(c.PacketsFromServer), bytes(c.BytesFromServer))
+				packets(c.PacketsFromClient), bytesOf(c.BytesFromClient),
+				packets(c.PacketsFromServer), bytesOf(c.BytesFromServer))
 		}
 		a, z := ends.lines(), rest.lines()
 		if width == 0 || longest(a)+len(gap)+longest(z) <= width {
@@ -117,6 +118,13 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return "-"
+	}
+	return a.String()
+}
+
 func callID(id *uint16) string {
 	if id == nil {
 		return "-"
@@ -139,7 +147,7 @@ func age(d time.Duration) string {
 }
 
 func packets(n *uint64) string { return quantity(n, 1000, " kMGTPE") }
-func bytes(n *uint64) string   { return quantity(n, 1024, " KMGTPE") }
+func bytesOf(n *uint64) string   { return quantity(n, 1024, " KMGTPE") }
 
 // quantity writes a number in full up to five digits, and with three significant
 // ones and a unit beyond.

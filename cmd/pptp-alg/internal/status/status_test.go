@@ -1,0 +1,226 @@
+package status
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var now = time.Date(2025, 3, 4, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+func end(address string, id int, translated string, translatedID int) Endpoint {
+	e := Endpoint{Address: netip.MustParseAddr(address), TranslatedAddress: netip.MustParseAddr(translated)}
+	if id >= 0 {
+		e.CallID = Known(uint16(id))
+	}
+	if translatedID >= 0 {
+		e.TranslatedCallID = Known(uint16(translatedID))
+	}
+	return e
+}
+
+// example has a call of each kind, in no order.
+func example() Status {
+	return Status{
+		Version: "1.2.3",
+		Started: ago(26 * time.Hour),
+		Calls: []Call{
+			{
+				ID: 3, Direction: "outgoing", State: "requested", Since: ago(2 * time.Second),
+				Client: end("192.168.77.100", 0, "203.0.113.1", 41000), Server: end("198.51.100.2", -1, "198.51.100.2", -1),
+			},
+			{
+				ID: 2, Direction: "outgoing", State: "established", Since: ago(3*time.Hour + 7*time.Minute),
+				Client: end("192.168.77.12", 5, "203.0.113.1", 777), Server: end("198.51.100.2", 9, "198.51.100.2", 9),
+				PacketsFromClient: Known[uint64](123456), BytesFromClient: Known[uint64](9876543210),
+				PacketsFromServer: Known[uint64](7), BytesFromServer: Known[uint64](420),
+			},
+			{
+				ID: 1, Direction: "incoming", State: "established", Since: ago(61 * 24 * time.Hour),
+				Client: end("192.168.77.11", 5, "203.0.113.1", 5), Server: end("198.51.100.2", 65535, "198.51.100.2", 65535),
+				PacketsFromClient: Known[uint64](0), BytesFromClient: Known[uint64](0),
+				PacketsFromServer: Known[uint64](0), BytesFromServer: Known[uint64](0),
+			},
+		},
+		Connections: []Connection{
+			{
+				Client: Peer{netip.MustParseAddrPort("192.168.77.99:40000"), netip.MustParseAddrPort("203.0.113.1:40000")},
+				Server: Peer{netip.MustParseAddrPort("198.51.100.9:1723"), netip.MustParseAddrPort("198.51.100.9:1723")},
+				State:  "unparsed", Since: ago(time.Minute), Unparsed: "magic cookie is 0x47455420",
+			},
+			{
+				Client: Peer{netip.MustParseAddrPort("192.168.77.11:40001"), netip.MustParseAddrPort("203.0.113.1:40001")},
+				Server: Peer{netip.MustParseAddrPort("198.51.100.2:1723"), netip.MustParseAddrPort("198.51.100.2:1723")},
+				State:  "established", Since: ago(time.Hour), Calls: 3,
+			},
+		},
+		Ended: []Call{
+			{
+				ID: 7, Direction: "outgoing", State: "ended", Since: ago(time.Hour), Ended: ago(time.Minute),
+				Client: end("192.168.77.11", 6, "203.0.113.1", 6), Server: end("198.51.100.2", -1, "198.51.100.2", -1),
+				Reason: "server refused: busy (result 4)",
+			},
+			{
+				ID: 8, Direction: "outgoing", State: "ended", Since: ago(time.Hour), Ended: ago(time.Second),
+				Client: end("192.168.77.11", 6, "203.0.113.1", 6), Server: end("198.51.100.2", 1, "198.51.100.2", 1),
+				Reason: "client cleared it",
+			},
+		},
+		Counters: map[string]uint64{"calls_established": 4, "queue_packets": 12},
+	}
+}
+
+// golden compares with a file of testdata; `go test -update` writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+func TestTable(t *testing.T) {
+	home := example()
+	home.Calls, home.Connections = home.Calls[1:2], home.Connections[1:]
+	for _, c := range []struct {
+		file  string
+		s     Status
+		width int
+	}{
+		{"wide.txt", example(), 0},
+		{"terminal80.txt", example(), 80},
+		{"one.txt", home, 0},
+		{"empty.txt", Status{}, 80},
+	} {
+		var out bytes.Buffer
+		if err := WriteTable(&out, c.s, now, c.width); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, c.file, out.Bytes())
+		for _, l := range strings.Split(out.String(), "\n") {
+			if c.width > 0 && len(l) > c.width && !strings.HasPrefix(l, "not understood") {
+				t.Errorf("%s: %d columns for %d: %q", c.file, len(l), c.width, l)
+			}
+			if strings.TrimRight(l, " ") != l {
+				t.Errorf("%s: trailing blanks: %q", c.file, l)
+			}
+		}
+	}
+}
+
+// The widest possible call fits 80 columns in its two lines.
+func TestTableWidest(t *testing.T) {
+	big := ^uint64(0)
+	a := "255.255.255.255"
+	s := Status{Calls: []Call{{
+		State: "established", Since: ago(99999 * time.Hour),
+		Client: end(a, 65535, a, 65535), Server: end(a, 65535, a, 65535),
+		PacketsFromClient: &big, BytesFromClient: &big, PacketsFromServer: &big, BytesFromServer: &big,
+	}}}
+	var out bytes.Buffer
+	WriteTable(&out, s, now, 80)
+	for _, l := range strings.Split(out.String(), "\n") {
+		if len(l) > 80 {
+			t.Errorf("%d columns: %q", len(l), l)
+		}
+	}
+}
+
+// The document is an interface: its golden file changes with care.
+func TestJSON(t *testing.T) {
+	s := example()
+	s.Sort()
+	got, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.json", append(got, '\n'))
+
+	var back Status
+	if err := json.Unmarshal(got, &back); err != nil {
+		t.Fatal(err)
+	}
+	again, err := json.MarshalIndent(back, "", "  ")
+	if err != nil || !bytes.Equal(got, again) {
+		t.Errorf("read and written again: %v\n%s", err, again)
+	}
+}
+
+// Nothing is null that scripts iterate over.
+func TestJSONEmpty(t *testing.T) {
+	got, err := json.Marshal(Status{Version: "v"})
+	want := `{"version":"v","started":"0001-01-01T00:00:00Z","calls":[],"connections":[],"ended":[],"counters":{}}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+// What is not known yet is a dash.
+func TestTableUnknown(t *testing.T) {
+	var out bytes.Buffer
+	WriteTable(&out, Status{Calls: []Call{{State: "requested", Since: now}}}, now, 0)
+	line := strings.Split(out.String(), "\n")[1]
+	if got := strings.Join(strings.Fields(line), " "); got != "- - - - - - requested 0s - - - -" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Hour:                     "0s", // a clock that jumped
+		0:                              "0s",
+		59*time.Second + 999999999:     "59s",
+		time.Minute:                    "1m00s",
+		59*time.Minute + 5*time.Second: "59m05s",
+		time.Hour:                      "1h00m",
+		23*time.Hour + 59*time.Minute:  "23h59m",
+		25 * time.Hour:                 "1d01h",
+		400 * 24 * time.Hour:           "400d00h",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("age(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestQuantity(t *testing.T) {
+	for n, want := range map[uint64][2]string{
+		0:              {"0", "0"},
+		99999:          {"99999", "99999"},
+		100000:         {"100k", "97.7K"},
+		999499:         {"999k", "976K"},
+		999500:         {"1.00M", "976K"},
+		1 << 20:        {"1.05M", "1.00M"},
+		1<<20 - 1:      {"1.05M", "1.00M"}, // 1023.999K is not 1024K
+		123456789:      {"123M", "118M"},
+		1<<64 - 1:      {"18.4E", "16.0E"},
+		10_000_000_000: {"10.0G", "9.31G"},
+	} {
+		if got := [2]string{packets(&n), bytesOf(&n)}; got != want {
+			t.Errorf("%d: %v, want %v", n, got, want)
+		}
+	}
+	if packets(nil) != "-" {
+		t.Error("unknown is not -")
+	}
+}
