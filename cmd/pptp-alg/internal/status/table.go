@@ -147,7 +147,7 @@ func age(d time.Duration) string {
 }
 
 func packets(n *uint64) string { return quantity(n, 1000, " kMGTPE") }
-func bytesOf(n *uint64) string   { return quantity(n, 1024, " KMGTPE") }
+func bytesOf(n *uint64) string { return quantity(n, 1024, " KMGTPE") }
 
 // quantity writes a number in full up to five digits, and with three significant
 // ones and a unit beyond.
