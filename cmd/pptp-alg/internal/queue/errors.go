@@ -26,17 +26,21 @@ var (
 
 // A TakenError is an [ErrTaken] with what the kernel says about the owner.
 type TakenError struct {
-	Queue uint16
-	Owner Kernel
+	Queue  uint16
+	PortID uint32  // the owner's netlink port; 0 if unknown
+	Owner  Process // if known
 }
 
 func (e *TakenError) Error() string {
-	s := fmt.Sprintf("queue %d is taken by another program", e.Queue)
-	if e.Owner.PortID != 0 {
-		// The first netlink socket of a process gets its process ID.
-		s += fmt.Sprintf(" (netlink port %d, often its process ID)", e.Owner.PortID)
+	who := "another program"
+	switch {
+	case e.Owner.PID != 0:
+		who = e.Owner.String()
+	case e.PortID != 0: // a process that we may not see, or of another PID namespace
+		who = fmt.Sprintf("another program (netlink port %d)", e.PortID)
 	}
-	return s + "; " + procFile + " lists the queues in use: stop that program, or choose another queue with --queue"
+	return fmt.Sprintf("queue %d is taken by %s; stop it, or choose another queue with --queue "+
+		"(%s lists those in use)", e.Queue, who, procFile)
 }
 
 // Is makes a TakenError an ErrTaken.

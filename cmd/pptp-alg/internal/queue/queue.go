@@ -99,7 +99,7 @@ func Open(cfg Config) (*Queue, error) {
 		case raced(err) && attempt < bindAttempts:
 			attempt++
 		default:
-			return nil, fmt.Errorf("open queue %d: %w", cfg.Queue, explain(cfg, err))
+			return nil, explain(cfg, err)
 		}
 	}
 }
@@ -154,41 +154,45 @@ func explain(cfg Config, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EBUSY):
 		// nfnetlink answers EPERM without CAP_NET_ADMIN, and nfnetlink_queue too
-		// when the queue has another owner; EBUSY is a queue of this very socket's
-		// port. The table tells them apart.
-		if owner, ok := find(cfg); ok || errors.Is(err, unix.EBUSY) {
-			return &TakenError{Queue: cfg.Queue, Owner: owner}
+		// when the queue has another owner. The table of queues tells them apart.
+		if taken := taker(cfg); taken != nil {
+			return taken
 		}
-		return fmt.Errorf("%w (%w)", ErrPermission, err)
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("open queue %d: %w", cfg.Queue, ErrPermission)
+		}
 	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
 		// No nfnetlink at all; nfnetlink without the queue subsystem.
-		return fmt.Errorf("%w (%w)", ErrUnsupported, err)
+		return fmt.Errorf("open queue %d: %w", cfg.Queue, ErrUnsupported)
 	}
-	return err
+	return fmt.Errorf("open queue %d: %w", cfg.Queue, err)
 }
 
-// find looks the queue up among those in use.
-func find(cfg Config) (Kernel, bool) {
-	var list []Kernel
-	if cfg.NetNS == 0 {
-		list, _ = Kernels()
-	} else {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			if unix.Setns(cfg.NetNS, unix.CLONE_NEWNET) == nil {
-				list, _ = Kernels()
+// taker finds who has the queue, nil if nobody.
+func taker(cfg Config) (taken *TakenError) {
+	look := func() {
+		list, _ := Kernels()
+		for _, k := range list {
+			if k.Queue == cfg.Queue {
+				taken = &TakenError{Queue: k.Queue, PortID: k.PortID}
+				taken.Owner, _ = ownerOf(k.PortID)
 			}
-		}()
-		<-done
-	}
-	for _, k := range list {
-		if k.Queue == cfg.Queue {
-			return k, true
 		}
 	}
-	return Kernel{}, false
+	if cfg.NetNS == 0 {
+		look()
+		return taken
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if unix.Setns(cfg.NetNS, unix.CLONE_NEWNET) == nil {
+			look()
+		}
+	}()
+	<-done
+	return taken
 }
 
 // Packets returns the channel of packets. It is closed when the queue is, or

@@ -290,7 +290,7 @@ func TestTaken(t *testing.T) {
 			t.Fatalf("error %v, want ErrTaken", err)
 		}
 		var taken *TakenError
-		if !errors.As(err, &taken) || taken.Owner.PortID == 0 {
+		if !errors.As(err, &taken) || taken.PortID == 0 || taken.Owner.PID != os.Getpid() || taken.Owner.Name == "" {
 			t.Errorf("owner unknown in %v", err)
 		}
 		if !strings.Contains(err.Error(), "/proc/net/netfilter/nfnetlink_queue") {
@@ -429,11 +429,31 @@ func TestNetNS(t *testing.T) {
 			}
 			elsewhere <- err
 		}()
-		if err := <-elsewhere; !errors.Is(err, ErrTaken) {
+		err = <-elsewhere
+		var taken *TakenError
+		if !errors.As(err, &taken) || taken.Owner.PID != os.Getpid() {
 			t.Errorf("second queue: %v", err)
 		}
 		if list, err := Kernels(); err != nil || len(list) != 1 {
 			t.Errorf("queues in the namespace: %+v, %v", list, err)
+		}
+	})
+}
+
+// Without the capability the error names it, and not another program.
+func TestPermission(t *testing.T) {
+	inNamespace(t, func() {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			t.Fatal(err)
+		}
+		data[0].Effective &^= 1 << unix.CAP_NET_ADMIN // of this thread, which ends with the test
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(Config{Queue: testQueue}); !errors.Is(err, ErrPermission) {
+			t.Errorf("got %v, want ErrPermission", err)
 		}
 	})
 }
