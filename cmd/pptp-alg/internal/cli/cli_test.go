@@ -266,6 +266,9 @@ func TestFlagsOverrideFile(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", a, b)
 		}
 	}
+	if c, err := parse(t, "--config", path, "--port", "7").load(); err != nil || len(c.Ports) != 1 || c.Ports[0] != 7 {
+		t.Errorf("one port: %+v, %v", c.Ports, err)
+	}
 	if c, err := parse(t).load(); err != nil || mustJSON(t, c) != mustJSON(t, config.Default()) {
 		t.Errorf("no flags: %+v, %v", c, err)
 	}

@@ -189,6 +189,20 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// A caller that gives up does not wait for the daemon.
+func TestCallerGivesUp(t *testing.T) {
+	_, path := start(t, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	begin := time.Now()
+	if err := Call(ctx, path, "wait", nil, nil); err == nil {
+		t.Error("no error")
+	}
+	if d := time.Since(begin); d > time.Second {
+		t.Errorf("returned after %v", d)
+	}
+}
+
 func TestTooManyClients(t *testing.T) {
 	s, path := start(t, 0)
 	var clients []net.Conn
