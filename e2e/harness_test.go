@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -22,11 +23,12 @@ import (
 // is asserted about how long it takes.
 const patience = 30 * time.Second
 
-// quickConfig makes the daemon's waits short, so that scenarios that wait for
-// the end of a call's grace do not take long.
+// quickConfig makes the daemon's waits short, so that scenarios need not wait
+// long for the grace of an ended call and for the rest of its Call IDs.
 const quickConfig = `
 [timeouts]
 grace = "300ms"
+rest = "1s"
 `
 
 var build struct {
@@ -74,6 +76,13 @@ var checkLab = sync.OnceValue(func() error {
 })
 
 func TestMain(m *testing.M) {
+	// Scenarios wait most of the time: more of them at once than processors.
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "6")
+	}
 	code := m.Run()
 	if build.dir != "" {
 		_ = os.RemoveAll(build.dir)

@@ -281,7 +281,7 @@ func TestStructure(t *testing.T) {
 	ctx := require(t)
 	s := site(t, ctx, Plan{Clients: 1, Servers: 1})
 	one, err := s.Router.Structure()
-	if err != nil || !strings.Contains(one, "table ip lab") || !strings.Contains(one, "Masq") {
+	if err != nil || !strings.Contains(one, "table ip lab") || !strings.Contains(one, "masq") {
 		t.Fatalf("%v\n%s", err, one)
 	}
 	if tables, err := s.Router.Tables(); err != nil || len(tables) != 0 {

@@ -3,15 +3,11 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os/exec"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 func (h *Host) nftables() (*nftables.Conn, error) {
@@ -87,127 +83,6 @@ func (h *Host) Elements(table, set string) ([][]byte, error) {
 		keys = append(keys, e.Key)
 	}
 	return keys, nil
-}
-
-// Structure prints everything in the host's nftables that stays the same while
-// packets flow: tables, chains, rules with their handles, sets with their
-// number of elements, objects; no counters. The handles of rules and tables are
-// in it, so that two equal texts mean that nothing was changed in between, not
-// even replaced by its like.
-func (h *Host) Structure() (string, error) {
-	conn, err := h.nftables()
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	tables, err := conn.ListTables()
-	if err != nil {
-		return "", fmt.Errorf("list tables of %s: %w", h.name, err)
-	}
-	handles, err := h.tableHandles()
-	if err != nil {
-		return "", err
-	}
-	chains, err := conn.ListChains()
-	if err != nil {
-		return "", fmt.Errorf("list chains of %s: %w", h.name, err)
-	}
-	for _, t := range tables {
-		fmt.Fprintf(&b, "table %s %s, handle %d\n", familyName(t.Family), t.Name, handles[tableKey{t.Family, t.Name}])
-		sets, err := conn.GetSets(t)
-		if err != nil {
-			return "", fmt.Errorf("list sets of %s: %w", t.Name, err)
-		}
-		for _, s := range sets {
-			elements, err := conn.GetSetElements(s)
-			if err != nil {
-				return "", fmt.Errorf("list set %s: %w", s.Name, err)
-			}
-			fmt.Fprintf(&b, "  set %s, %d elements\n", s.Name, len(elements))
-		}
-		objects, err := conn.GetNamedObjects(t)
-		if err != nil {
-			return "", fmt.Errorf("list objects of %s: %w", t.Name, err)
-		}
-		for _, o := range objects {
-			if o, ok := o.(*nftables.NamedObj); ok {
-				fmt.Fprintf(&b, "  object %s, type %d\n", o.Name, o.Type)
-			}
-		}
-		for _, c := range chains {
-			if c.Table.Name != t.Name || c.Table.Family != t.Family {
-				continue
-			}
-			fmt.Fprintf(&b, "  chain %s", c.Name)
-			if c.Hooknum != nil && c.Priority != nil {
-				fmt.Fprintf(&b, " %s hook %d priority %d", c.Type, *c.Hooknum, *c.Priority)
-			}
-			b.WriteByte('\n')
-			rules, err := conn.GetRules(t, c)
-			if err != nil {
-				return "", fmt.Errorf("list rules of %s: %w", c.Name, err)
-			}
-			for _, r := range rules {
-				fmt.Fprintf(&b, "    rule %d:", r.Handle)
-				for _, e := range r.Exprs {
-					if _, ok := e.(*expr.Counter); ok {
-						e = &expr.Counter{}
-					}
-					fmt.Fprintf(&b, " %T", e)
-				}
-				b.WriteByte('\n')
-			}
-		}
-	}
-	return strings.ReplaceAll(b.String(), "*expr.", ""), nil
-}
-
-// nftaTableHandle is NFTA_TABLE_HANDLE (linux/netfilter/nf_tables.h), which
-// package unix does not have.
-const nftaTableHandle = 4
-
-type tableKey struct {
-	family nftables.TableFamily
-	name   string
-}
-
-// tableHandles asks for what google/nftables leaves out of a table: its handle
-// (NFTA_TABLE_HANDLE), which no later table of the same name shares.
-func (h *Host) tableHandles() (map[tableKey]uint64, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(h.ns)})
-	if err != nil {
-		return nil, fmt.Errorf("open nftables of %s: %w", h.name, err)
-	}
-	defer func() { _ = conn.Close() }()
-	replies, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE, Flags: netlink.Request | netlink.Dump},
-		Data:   []byte{unix.AF_UNSPEC, 0, 0, 0}, // struct nfgenmsg
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list tables of %s: %w", h.name, err)
-	}
-	handles := map[tableKey]uint64{}
-	for _, m := range replies {
-		if len(m.Data) < 4 {
-			continue
-		}
-		d, err := netlink.NewAttributeDecoder(m.Data[4:])
-		if err != nil {
-			return nil, fmt.Errorf("list tables of %s: %w", h.name, err)
-		}
-		d.ByteOrder = binary.BigEndian
-		key, handle := tableKey{family: nftables.TableFamily(m.Data[0])}, uint64(0)
-		for d.Next() {
-			switch d.Type() {
-			case unix.NFTA_TABLE_NAME:
-				key.name = d.String()
-			case nftaTableHandle:
-				handle = d.Uint64()
-			}
-		}
-		handles[key] = handle
-	}
-	return handles, nil
 }
 
 // Counter reads a named counter (table of family ip).

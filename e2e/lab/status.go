@@ -18,7 +18,7 @@ type Status struct {
 }
 
 // StateUp is the state of a call that both sides agreed on.
-const StateUp = "up"
+const StateUp = "established"
 
 // CallStatus is one call.
 type CallStatus struct {
