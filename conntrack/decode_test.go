@@ -184,7 +184,7 @@ func TestMessageError(t *testing.T) {
 		{"acknowledgement", 2, 0, [][]byte{errno(0), requestHeader}, nil, ""},
 		{"error", 2, 0, [][]byte{errno(unix.EEXIST), request}, unix.EEXIST, "file exists"},
 		{"error with words", 2, tlvs, [][]byte{errno(unix.EINVAL), request, words}, unix.EINVAL, "invalid argument (no such thing)"},
-		{"capped, with words", 2, tlvs | capped, [][]byte{errno(unix.EINVAL), requestHeader, words}, unix.EINVAL, "invalid argument (no such thing)"},
+		{"capped, with words", 2, tlvs | capped, [][]byte{errno(unix.EINVAL), request[:16], words}, unix.EINVAL, "invalid argument (no such thing)"},
 		{"words missing", 2, tlvs, [][]byte{errno(unix.EINVAL), request}, unix.EINVAL, "invalid argument"},
 		{"words malformed", 2, tlvs, [][]byte{errno(unix.EINVAL), request, {1, 2}}, unix.EINVAL, "invalid argument"},
 		{"request missing", 2, tlvs, [][]byte{errno(unix.EINVAL)}, unix.EINVAL, "invalid argument"},

@@ -212,21 +212,36 @@ func (c *Client) List() ([]Stored, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list conntrack entries: %w", err)
 	}
-	type key struct {
-		arrives GRE
-		zone    Zone
-	}
-	var list []Stored
-	seen := make(map[key]bool)
-	err = c.dump(data, func(f Flow) {
-		s, ok := f.Stored()
-		if k := (key{s.Arrives, s.Zone}); ok && !seen[k] {
-			seen[k] = true
-			list = append(list, s)
-		}
-	})
+	var l list
+	err = c.dump(data, l.add)
 	if err != nil {
 		return nil, fmt.Errorf("list conntrack entries: %w", explain(err))
 	}
-	return list, nil
+	return l.entries, nil
+}
+
+// list collects what a dump says about entries of ours.
+type list struct {
+	entries []Stored
+	seen    map[listKey]bool
+}
+
+// listKey is what no two entries have in common.
+type listKey struct {
+	arrives GRE
+	zone    Zone
+}
+
+// add takes a flow of a dump, which may hold others than ours, and the same twice.
+func (l *list) add(f Flow) {
+	s, ok := f.Stored()
+	k := listKey{s.Arrives, s.Zone}
+	if !ok || l.seen[k] {
+		return
+	}
+	if l.seen == nil {
+		l.seen = make(map[listKey]bool)
+	}
+	l.seen[k] = true
+	l.entries = append(l.entries, s)
 }

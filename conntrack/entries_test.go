@@ -207,7 +207,7 @@ func TestListFindsOursAmongOthers(t *testing.T) {
 	ordinary := tuple4("10.0.0.1:0", "10.0.0.2:77")
 	foreign(t, c, protocolGRE, ordinary, ordinary.Inverse(), Zone{}, StatusSeenReply|StatusAssured)
 	// Another program's entry that is as fixed as ours, but not GRE.
-	fixed := tuple4("10.0.0.3:1", "10.0.0.4:2")
+	fixed := tuple4("10.0.0.3:0", "10.0.0.4:2")
 	foreign(t, c, protocolTCP, fixed, fixed.Inverse(), Zone{}, StatusOurs)
 
 	list, err := c.List()
@@ -225,6 +225,31 @@ func TestListFindsOursAmongOthers(t *testing.T) {
 		if s.Remaining < 59*time.Minute || s.Remaining > time.Hour {
 			t.Errorf("%v: remaining %v of an hour", s.Entry, s.Remaining)
 		}
+	}
+
+	// The kernel picks them out, so that a large table costs little.
+	data, err := encodeDumpStatus(StatusOurs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	if err := c.dump(data, func(Flow) { sent++ }); err != nil || sent != 2*calls+1 {
+		t.Errorf("the kernel sent %d entries, %v; want %d", sent, err, 2*calls+1)
+	}
+}
+
+func TestListTakesEachOnce(t *testing.T) {
+	e, _ := masquerade(5, 777, 9, 888)
+	f := Flow{Protocol: protocolGRE, Original: e.original(), Reply: e.reply(), Status: StatusOurs}
+	ordinary, zoned := f, f
+	ordinary.Status = StatusConfirmed
+	zoned.Zone.ID = 4
+	var l list
+	for _, f := range []Flow{f, ordinary, zoned, f, zoned} {
+		l.add(f)
+	}
+	if len(l.entries) != 2 || l.entries[0].Zone.ID != 0 || l.entries[1].Zone.ID != 4 {
+		t.Errorf("listed %v, want two", l.entries)
 	}
 }
 
@@ -252,6 +277,11 @@ func TestZonesKeepEntriesApart(t *testing.T) {
 			if err := c.Create(o); !errors.As(err, &exists) || exists.Side != Original {
 				t.Errorf("%v: Create in another zone: %v, want the original tuple to be taken", e.Zone, err)
 			}
+			o.Arrives.CallID, o.Zone.ID = e.Arrives.CallID+2, e.Zone.ID
+			if err := c.Create(o); !errors.As(err, &exists) || exists.Side != Reply {
+				t.Errorf("%v: Create with another told Call ID: %v, want the reply tuple to be taken", e.Zone, err)
+			}
+			o.Arrives.CallID, o.Zone.ID = e.Arrives.CallID, 5
 			o.Arrives.CallID++
 		default:
 			o.Zone.ID = 5
@@ -359,6 +389,26 @@ func TestProbe(t *testing.T) {
 	for protocol, want := range map[uint8]error{protocolGRE: unix.EINVAL, protocolExperimental: unix.ENOENT} {
 		if answer, err := c.probe(protocol); err != nil || !errors.Is(answer, want) {
 			t.Errorf("probe of protocol %d: %v, %v; want %v", protocol, answer, err, want)
+		}
+	}
+}
+
+func TestDeduce(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		gre, other error
+		want       string
+	}{
+		{"all there", unix.EINVAL, unix.ENOENT, ""},
+		{"no keys", unix.ENOENT, unix.ENOENT, greKeys.Feature},
+		{"no ctnetlink", unix.EINVAL, unix.EINVAL, ctNetlink.Feature},
+		{"no privilege", unix.EPERM, unix.EPERM, capNetAdmin.Feature},
+		{"anything else", unix.EIO, unix.ENOENT, ctNetlink.Feature},
+	} {
+		err := deduce(c.gre, c.other)
+		var missing *UnsupportedError
+		if errors.As(err, &missing) != (c.want != "") || missing != nil && missing.Feature != c.want {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package conntrack
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,6 +124,28 @@ func TestEventFilter(t *testing.T) {
 		}
 	}
 	silent(t, e) // nothing of what was not wanted has come
+
+	// IPv6 is not our business, not even to the port.
+	addresses := func(src, dst byte) []byte {
+		a := append([]byte{0x20, 0x01, 0x0d, 0xb8}, make([]byte, 12)...)
+		b := bytes.Clone(a)
+		a[15], b[15] = src, dst
+		return nla(ctaTupleIP|nested, nla(ctaIPv6Src, a), nla(ctaIPv6Dst, b))
+	}
+	ports := func(src, dst uint16) []byte {
+		return nla(ctaTupleProto|nested, nla(ctaProtoNum, []byte{protocolTCP}),
+			nla(ctaProtoSrcPort, []byte{byte(src >> 8), byte(src)}), nla(ctaProtoDstPort, []byte{byte(dst >> 8), byte(dst)}))
+	}
+	original := append([]byte{10 /* AF_INET6 */, 0, 0, 0}, nla(ctaTupleOrig|nested, addresses(1, 2), ports(1111, 1723))...)
+	entry := append(bytes.Clone(original), bytes.Join([][]byte{
+		nla(ctaTupleReply|nested, addresses(2, 1), ports(1723, 1111)),
+		nla(ctaTimeout, []byte{0, 0, 0, 99}), nla(ctaStatus, []byte{0, 0, 0, 8}),
+		nla(ctaProtoinfo|nested, nla(ctaProtoinfoTCP|nested, nla(ctaProtoinfoTCPState, []byte{3})))}, nil)...)
+	answers, err := c.transact(request(msgNew, netlink.Acknowledge|netlink.Create, entry), request(msgDelete, netlink.Acknowledge, original))
+	if err != nil || answers[0].err != nil || answers[1].err != nil {
+		t.Fatal(err, answers)
+	}
+	silent(t, e)
 }
 
 func parseTuple(t *testing.T, s string) Tuple {

@@ -18,8 +18,8 @@ import (
 //	the destination is translated          the reply tuple is dst > src (or src > dst)
 //
 // Two questions cover these, at a few microseconds each. When both ends are translated (hairpin), or
-// the connection is in a zone, Lookup walks the table: the kernel does the comparing where it can
-// (Linux 5.8), at about a microsecond for every 3 entries of the table.
+// the connection is in a zone, Lookup has the kernel walk its table, which is one for all namespaces: that
+// takes milliseconds where it is large. Kernels before Linux 5.8 do not compare, but send everything.
 //
 // ErrNotFound: no such connection. ErrAmbiguous: several, in different zones.
 func (c *Client) Lookup(src, dst netip.AddrPort) (Connection, error) {
@@ -43,33 +43,45 @@ func (c *Client) lookup(src, dst netip.AddrPort) (Flow, error) {
 		}
 	}
 
-	var found []Flow
-	collect := func(f Flow) {
-		if !f.carries(packet) {
-			return
-		}
-		for _, o := range found { // a dump may repeat itself
-			if o.Original == f.Original && o.Zone == f.Zone {
-				return
-			}
-		}
-		found = append(found, f)
-	}
+	m := matches{packet: packet}
 	for _, t := range [...]Tuple{packet, packet.Inverse()} {
-		if err := c.dumpEnds(t, collect); err != nil {
+		if err := c.dumpEnds(t, m.add); err != nil {
 			return Flow{}, err
 		}
-		if len(found) > 0 {
+		if len(m.found) > 0 {
 			break // the other direction would only tell of twins opened from opposite ends
 		}
 	}
-	switch len(found) {
+	return m.one()
+}
+
+// matches collects the connections that a packet may belong to.
+type matches struct {
+	packet Tuple
+	found  []Flow
+}
+
+// add takes a flow of a dump, which may hold others, and the same twice.
+func (m *matches) add(f Flow) {
+	if !f.carries(m.packet) {
+		return
+	}
+	for _, o := range m.found {
+		if o.Original == f.Original && o.Zone == f.Zone {
+			return
+		}
+	}
+	m.found = append(m.found, f)
+}
+
+func (m *matches) one() (Flow, error) {
+	switch len(m.found) {
 	case 0:
 		return Flow{}, ErrNotFound
 	case 1:
-		return found[0], nil
+		return m.found[0], nil
 	}
-	return Flow{}, fmt.Errorf("%w: %v; %v", ErrAmbiguous, found[0], found[1])
+	return Flow{}, fmt.Errorf("%w: %v; %v", ErrAmbiguous, m.found[0], m.found[1])
 }
 
 // dumpEnds calls each for the TCP connections whose original packets look like t on the forward hook, and

@@ -196,6 +196,35 @@ func TestLookupIgnoresOtherConnectionsTuples(t *testing.T) {
 	}
 }
 
+// Kernels that do not filter send everything.
+func TestMatches(t *testing.T) {
+	a, b := addrPort("192.168.77.11:3000"), addrPort("203.0.113.2:1723")
+	f := Flow{Protocol: protocolTCP, Original: Tuple{a, addrPort("203.0.113.9:1723")}, Reply: Tuple{b, addrPort("203.0.113.1:3000")}}
+	udp, otherPort, otherEnd, zoned := f, f, f, f
+	udp.Protocol = 17
+	otherPort.Original.Src = addrPort("192.168.77.11:3001")
+	otherEnd.Reply.Src = addrPort("203.0.113.9:1723")
+	zoned.Zone.ID = 3
+	for _, packet := range []Tuple{{a, b}, {b, a}} {
+		m := matches{packet: packet}
+		for _, f := range []Flow{udp, otherPort, otherEnd} {
+			m.add(f)
+		}
+		if got, err := m.one(); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v: %v, %v; want nothing", packet, got, err)
+		}
+		m.add(f)
+		m.add(f)
+		if got, err := m.one(); err != nil || got != f {
+			t.Errorf("%v: %v, %v; want %v", packet, got, err, f)
+		}
+		m.add(zoned)
+		if got, err := m.one(); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("%v: %v, %v; want ErrAmbiguous", packet, got, err)
+		}
+	}
+}
+
 func BenchmarkLookup(b *testing.B) {
 	_, c := table(b)
 	for i := 0; i < 20000; i++ {

@@ -14,6 +14,7 @@ import (
 const (
 	sysctlAccounting = "/proc/sys/net/netfilter/nf_conntrack_acct"
 	sysctlEvents     = "/proc/sys/net/netfilter/nf_conntrack_events"
+	sysctlMax        = "/proc/sys/net/netfilter/nf_conntrack_max" // there whenever conntrack is
 )
 
 // Probe finds out what is missing, without changing anything: nil, or one or several joined
@@ -21,34 +22,45 @@ const (
 //
 // NAT cannot be probed that way; Create says when it is missing.
 func (c *Client) Probe() error {
-	answers, err := c.probe(protocolGRE)
+	gre, err := c.probe(protocolGRE)
 	if err != nil {
 		return fmt.Errorf("probe conntrack: %w", err)
 	}
-	var missing []error
+	other, err := c.probe(protocolExperimental)
+	if err != nil {
+		return fmt.Errorf("probe conntrack: %w", err)
+	}
+	return errors.Join(deduce(gre, other), probeEvents())
+}
+
+// deduce says what is missing, from the answers to questions for a tuple without keys: of GRE, and of
+// a protocol that no kernel has keys for.
+func deduce(gre, other error) error {
 	switch {
-	case errors.Is(answers, unix.EINVAL):
-		// It wants keys for GRE, so it knows them. But ctnetlink itself answers EINVAL when it is not
-		// there: a protocol that no kernel has keys for shows the difference.
-		other, err := c.probe(protocolExperimental)
-		if err != nil {
-			return fmt.Errorf("probe conntrack: %w", err)
-		}
-		if !errors.Is(other, unix.ENOENT) {
-			missing = append(missing, ctNetlink.because(other))
-		}
-	case errors.Is(answers, unix.ENOENT):
-		missing = append(missing, greKeys.because(nil))
-	case errors.Is(answers, unix.EPERM):
-		missing = append(missing, capNetAdmin.because(answers))
-	default:
-		missing = append(missing, ctNetlink.because(answers))
+	case errors.Is(gre, unix.EPERM):
+		return capNetAdmin.because(gre)
+	case !errors.Is(other, unix.ENOENT): // EINVAL: nobody is there to answer
+		return ctNetlink.because(other)
+	case errors.Is(gre, unix.EINVAL): // it wants the keys
+		return nil
+	case errors.Is(gre, unix.ENOENT): // it does without
+		return greKeys.because(nil)
 	}
-	// 0 is off, 1 on, 2 on while somebody listens. Where /proc cannot be read nothing is known.
-	if v, err := readSysctl(sysctlEvents); err == nil && v == "0" {
-		missing = append(missing, events.because(nil))
+	return ctNetlink.because(gre)
+}
+
+func probeEvents() error {
+	v, err := readSysctl(sysctlEvents)
+	switch {
+	case err == nil && v == "0": // 1 is on, 2 is on while somebody listens
+		return events.because(nil)
+	case errors.Is(err, os.ErrNotExist):
+		// Not built in; or is /proc hidden, or conntrack not loaded yet?
+		if _, err := os.Stat(sysctlMax); err == nil {
+			return events.because(nil)
+		}
 	}
-	return errors.Join(missing...)
+	return nil
 }
 
 // protocolExperimental is for experimentation and testing (RFC 3692): conntrack knows nothing of it.
