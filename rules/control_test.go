@@ -65,7 +65,13 @@ func TestControlSegments(t *testing.T) {
 	other := netip.AddrPortFrom(client, 40001)
 	r.passes(true, "picked up", segment{src: other, dst: serverPort, flags: "A", seq: 1, ack: 1, payload: "x"}.packet(), r.inside)
 	r.passes(true, "picked up, answer", segment{src: serverPort, dst: other, flags: "A", seq: 1, ack: 2, payload: "x"}.packet(), r.outer)
-	r.counts("picked up", counters, map[string]uint64{Queued: 1})
+	counters = r.counts("picked up", counters, map[string]uint64{Queued: 1})
+	// The same, but the server speaks first: to conntrack it is the one who dialled.
+	other = netip.AddrPortFrom(client, 40002)
+	r.passes(true, "picked up from the server", segment{src: serverPort, dst: other, flags: "A", seq: 1, ack: 1, payload: "x"}.packet(), r.outer)
+	r.passes(true, "and the client's answer", segment{src: other, dst: serverPort, flags: "A", seq: 1, ack: 2, payload: "x"}.packet(), r.inside)
+	r.passes(true, "and the server's", segment{src: serverPort, dst: other, flags: "A", seq: 2, ack: 2, payload: "x"}.packet(), r.outer)
+	r.counts("picked up from the server", counters, map[string]uint64{Queued: 2})
 }
 
 func TestOtherPortsAreLeftAlone(t *testing.T) {

@@ -69,7 +69,7 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 	r.passes(false, "first fragment", parts[0], r.inside)
 	try(false, "last fragment", Guarded, parts[1], r.inside)
 
-	r.track(client, server, 7, netip.Addr{})
+	r.track(client, server, 7, netip.Addr{}, established|statusFixedTimeout)
 	try(true, "a known call with its entry", Mapped, enhanced(client, server, 7, "x"), r.inside)
 	r.passes(false, "first fragment", parts[0], r.inside)
 	if out := r.send(parts[1], r.inside); out == nil {
@@ -77,6 +77,11 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 	}
 	r.receive(r.outer, unix.IPPROTO_GRE) // it leaves in fragments again
 	counters = r.counts("fragments of a call", counters, map[string]uint64{Mapped: 1})
+
+	// Somebody else's established entry is in the way of the call, but it is not about to arise.
+	must(t, r.kernel.Add(Call{client, server, 10}))
+	r.track(client, server, 10, netip.Addr{}, established)
+	try(true, "a known call with somebody's entry", Unmapped, enhanced(client, server, 10, "x"), r.inside)
 
 	must(t, r.kernel.Delete(Call{client, server, 5}))
 	try(true, "no known call any more", Unmapped, known, r.inside)
@@ -111,7 +116,7 @@ func TestGuardAllDropsForwardedGREWithoutCall(t *testing.T) {
 		r.passes(true, what, packet, r.inside)
 		counters = r.counts(what, counters, nil)
 	}
-	r.track(client, server, 9, netip.Addr{})
+	r.track(client, server, 9, netip.Addr{}, established|statusFixedTimeout)
 	r.passes(true, "mapped", enhanced(client, server, 9, "x"), r.inside)
 	counters = r.counts("mapped", counters, map[string]uint64{Mapped: 1})
 
@@ -136,7 +141,7 @@ func TestGuardAllDropsForwardedGREWithoutCall(t *testing.T) {
 func TestTableSwitchesTranslationOn(t *testing.T) {
 	r := newRouter(t, Config{Queue: 1723, Ports: []uint16{1723}})
 	source := func(callID uint16) netip.Addr {
-		r.track(client, server, callID, public)
+		r.track(client, server, callID, public, established|statusFixedTimeout)
 		out := r.send(enhanced(client, server, callID, "x"), r.inside)
 		if out == nil {
 			t.Fatal("a packet of a call did not pass")

@@ -204,9 +204,12 @@ func fragments(packet []byte, n int) [][]byte {
 	return [][]byte{cut(packet[20:20+n], 0, true), cut(packet[20+n:], n, false)}
 }
 
-// track makes a conntrack entry as the daemon makes them for calls: GRE from src to dst with this Call ID, seen replied,
-// assured, confirmed, of fixed timeout. With a valid source the packets leave with that as their source address.
-func (r *router) track(src, dst netip.Addr, callID uint16, source netip.Addr) {
+// IPS_* of an entry that is established, which the daemon adds IPS_FIXED_TIMEOUT to: seen reply, assured, confirmed.
+const established = 1<<1 | 1<<2 | 1<<3
+
+// track makes a conntrack entry as the daemon makes them for calls: GRE from src to dst with this Call ID. With a valid
+// source the packets leave with that as their source address.
+func (r *router) track(src, dst netip.Addr, callID uint16, source netip.Addr, state uint32) {
 	r.Helper()
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	must(r, err)
@@ -233,7 +236,7 @@ func (r *router) track(src, dst netip.Addr, callID uint16, source netip.Addr) {
 	attributes := encode(func(e *netlink.AttributeEncoder) {
 		nest(e, tupleOrig, tuple(src, dst, 0, callID))
 		nest(e, tupleReply, tuple(dst, src, callID, 0))
-		e.Uint32(status, 1<<1|1<<2|1<<3|statusFixedTimeout)
+		e.Uint32(status, state)
 		e.Uint32(timeout, 3600)
 		if source.IsValid() {
 			nest(e, nat, func(e *netlink.AttributeEncoder) { e.Bytes(1, source.AsSlice()); e.Bytes(2, source.AsSlice()) })

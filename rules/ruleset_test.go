@@ -92,6 +92,18 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// What a kernel with the queue expression is sent, byte by byte: NFTA_EXPR_NAME, NFTA_EXPR_DATA {NFTA_QUEUE_NUM,
+// NFTA_QUEUE_TOTAL, NFTA_QUEUE_FLAGS (bypass is 1, fanout by CPU is 2)}.
+func TestNativeQueueExpression(t *testing.T) {
+	c := queue(Config{Queue: 0x0102, Queues: 3, Native: true})
+	if len(c.exprs) != 1 || c.foreign || c.text != "queue flags bypass to 258-260" {
+		t.Fatalf("%+v", c)
+	}
+	if got, want := describeRule(expressionList(c.exprs), nil), `queue{1=0102 2=0003 3=0001} ""`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // The states of different rulesets differ, and those of equal ones do not: what Apply's decision rests on.
 func TestStatesTellRulesetsApart(t *testing.T) {
 	base := Config{Queue: 1723, Ports: []uint16{1723}}
