@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -115,7 +116,7 @@ func (l *Lab) Describe(w io.Writer) {
 		flows, err := h.Conntrack()
 		section("conntrack entries", FlowsText(flows), err)
 		for _, d := range daemons {
-			section(fmt.Sprintf("daemon %v, log", d.cmd.Args), d.Log(), nil)
+			section(fmt.Sprintf("daemon %v, log", d.cmd.Args), tail(d.Log(), 80), nil)
 			if !d.Running() {
 				section("daemon's end", "", d.exitError())
 				continue
@@ -124,4 +125,13 @@ func (l *Lab) Describe(w io.Writer) {
 			section("daemon's status", text, err)
 		}
 	}
+}
+
+// tail gives the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.SplitAfter(text, "\n")
+	if len(all) <= lines {
+		return text
+	}
+	return fmt.Sprintf("(%d lines before these)\n%s", len(all)-lines, strings.Join(all[len(all)-lines:], ""))
 }

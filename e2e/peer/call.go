@@ -20,6 +20,10 @@ type Call struct {
 	pns     bool       // this side is the PNS of the call
 	id      uint16     // own Call ID
 	token   uint64
+	// before is the token of the call that had the same Call ID towards the
+	// same address until it ended; 0 if there was none. Its last packets may
+	// still come, and nothing tells them apart but their contents.
+	before uint64
 
 	// guarded by node.mu
 	peerID   uint16
@@ -46,7 +50,7 @@ type Stats struct {
 	Questions        int // of the other side, that were answered
 	Answers          int // that came back
 	Gaps, Reordered  int // missing sequence numbers; numbers out of order
-	LateAfterEnd     int // arrived after the call had ended here
+	LateAfterEnd     int // arrived after the call, or one with its ID before it, had ended here
 	Early            int // questions before the other side's Call ID was known
 	SetLinkInfo, WAN int // control messages about this call
 }
@@ -118,6 +122,7 @@ func (s *Session) newCall(caller, pns bool, token uint64) (*Call, error) {
 	}
 	if old != nil {
 		delete(n.tokens, old.token)
+		c.before = old.token
 	}
 	n.calls[key], n.tokens[token], s.own[c.id] = c, c, c
 	return c, nil
@@ -183,39 +188,24 @@ func (c *Call) Acknowledge() error { return c.send(nil) }
 
 // take handles a packet that arrived for the call.
 func (c *Call) take(g wire.GRE) {
-	c.mu.Lock()
-	c.stats.Received++
-	if c.Ended() != "" {
-		c.stats.LateAfterEnd++
-	}
-	if g.HasAck && (!c.sentAny || int32(g.Ack-c.next) >= 0) {
-		c.mu.Unlock()
-		c.node.fault("%v: acknowledgement %d of a packet never sent", c, g.Ack)
-		return
-	}
-	if g.HasSeq {
-		switch step := int32(g.Sequence - c.last); {
-		case !c.received:
-			c.last, c.received = g.Sequence, true
-		case step > 0:
-			c.stats.Gaps += int(step) - 1
-			c.last = g.Sequence
-		default:
-			c.stats.Reordered++
+	var k kind
+	var counter uint32
+	if len(g.Payload) > 0 {
+		var token uint64
+		var err error
+		switch k, token, counter, err = readStamp(g.Payload); {
+		case err != nil:
+			c.node.fault("%v: %v", c, err)
+			return
+		case token == c.before && c.before != c.token:
+			c.late()
+			return
+		case token != c.token:
+			c.node.fault("%v: payload of another call: token %016x instead of %016x", c, token, c.token)
+			return
 		}
-		c.owesAck = true
 	}
-	c.mu.Unlock()
-	if len(g.Payload) == 0 {
-		return
-	}
-	k, token, counter, err := readStamp(g.Payload)
-	if err != nil {
-		c.node.fault("%v: %v", c, err)
-		return
-	}
-	if token != c.token {
-		c.node.fault("%v: payload of another call: token %016x instead of %016x", c, token, c.token)
+	if !c.account(g) || len(g.Payload) == 0 {
 		return
 	}
 	question, answer, reply := askCalled, toldCaller, toldCalled
@@ -235,7 +225,7 @@ func (c *Call) take(g wire.GRE) {
 		}
 		c.stats.Questions++
 		c.mu.Unlock()
-		if err := c.send(makeStamp(reply, token, counter, len(g.Payload))); err != nil {
+		if err := c.send(makeStamp(reply, c.token, counter, len(g.Payload))); err != nil {
 			c.node.cfg.Log("%v: send answer: %v", c, err)
 		}
 	case answer:
@@ -250,6 +240,47 @@ func (c *Call) take(g wire.GRE) {
 	default:
 		c.node.fault("%v: its own %v came back to it", c, k)
 	}
+}
+
+// account keeps the books of sequence and acknowledgement numbers. It says no
+// to a packet that cannot be this call's.
+func (c *Call) account(g wire.GRE) bool {
+	ended := c.Ended() != ""
+	c.mu.Lock()
+	c.stats.Received++
+	if ended {
+		c.stats.LateAfterEnd++
+	}
+	if g.HasAck && (!c.sentAny || int32(g.Ack-c.next) >= 0) {
+		c.mu.Unlock()
+		if c.before != 0 && len(g.Payload) == 0 {
+			c.late()
+		} else {
+			c.node.fault("%v: acknowledgement %d of a packet never sent", c, g.Ack)
+		}
+		return false
+	}
+	defer c.mu.Unlock()
+	if !g.HasSeq {
+		return true
+	}
+	switch step := int32(g.Sequence - c.last); {
+	case !c.received:
+		c.last, c.received = g.Sequence, true
+	case step > 0:
+		c.stats.Gaps += int(step) - 1
+		c.last = g.Sequence
+	default:
+		c.stats.Reordered++
+	}
+	c.owesAck = true
+	return true
+}
+
+func (c *Call) late() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.LateAfterEnd++
 }
 
 // ask sends one question; the channel closes with the answer.
