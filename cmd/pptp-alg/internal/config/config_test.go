@@ -34,7 +34,7 @@ func TestReference(t *testing.T) {
 
 // Each key reaches its own field.
 func TestEveryKey(t *testing.T) {
-	c, err := Parse("x.toml", []byte(`
+	_, err := Parse("x.toml", []byte(`
 queue = 7
 ports = [1723, 1724]
 socket = "/tmp/x.sock"
@@ -55,7 +55,7 @@ rest = "14m"
 	if err == nil {
 		t.Error("an inline table was extended: TOML forbids it")
 	}
-	c, err = Parse("x.toml", []byte(`
+	c, err := Parse("x.toml", []byte(`
 queue = 7
 ports = [1723, 1724]
 socket = "/tmp/x.sock"
