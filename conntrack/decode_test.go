@@ -121,6 +121,7 @@ func TestDecodeRefusesMalformed(t *testing.T) {
 		"two protocols":           append(append([]byte{}, orig...), nla(2, wireTuple("10.0.0.2", "10.0.0.1", 47, 2, 1))...),
 		"address of three bytes":  append(append([]byte{}, orig...), nla(2, nla(1, nla(1, []byte{1, 2, 3})))...),
 		"IPv6 in an IPv4 address": append(append([]byte{}, orig...), nla(2, nla(1, nla(1, make([]byte, 16))))...),
+		"two families":            append(append([]byte{}, orig...), nla(2, nla(1, nla(1, ip4("10.0.0.2")), nla(4, make([]byte, 16))), nla(2, nla(1, []byte{6})))...),
 		"tuple without addresses": append(append([]byte{}, orig...), nla(2, nla(2, nla(1, []byte{6})))...),
 		"port of one byte":        append(append([]byte{}, orig...), nla(2, nla(2, nla(2, []byte{6})))...),
 		"protocol of two bytes":   append(append([]byte{}, orig...), nla(2, nla(2, nla(1, []byte{0, 6})))...),
@@ -134,6 +135,12 @@ func TestDecodeRefusesMalformed(t *testing.T) {
 		if f, err := decodeFlow(b); err == nil {
 			t.Errorf("%s: decoded as %v", name, f)
 		}
+	}
+	// The padding of the last attribute may be missing.
+	unpadded := with(nla(5, nla(1, []byte("ftp\x00"))))
+	unpadded = append(unpadded, nla(999, []byte{1})[:5]...)
+	if f, err := decodeFlow(unpadded); err != nil || f.Helper != "ftp" {
+		t.Errorf("without padding: %v, %v", f, err)
 	}
 	if f, err := decodeMessage([]byte{2, 0}); err == nil {
 		t.Errorf("half a header decoded as %v", f)
@@ -156,6 +163,10 @@ func TestSplitMessages(t *testing.T) {
 	}
 	if got, err := splitMessages(both[:len(both)-1]); err == nil || len(got) != 1 {
 		t.Errorf("one byte less: %d messages, %v; want one and an error", len(got), err)
+	}
+	odd := netlinkMessage(2, 0, 78, 88, make([]byte, 21))
+	if got, err := splitMessages(append(append([]byte{}, odd...), odd[:16+21]...)); err != nil || len(got) != 2 || len(got[1].Data) != 21 {
+		t.Errorf("odd lengths, without padding: %v, %v; want two", got, err)
 	}
 	short := append([]byte{}, one...)
 	binary.NativeEndian.PutUint32(short, 15)
@@ -297,10 +308,12 @@ func TestExplain(t *testing.T) {
 	}
 	zoned := Entry{Arrives: GRE{addr("192.0.2.5"), addr("192.0.2.6"), 1}, Leaves: GRE{addr("192.0.2.5"), addr("192.0.2.6"), 1}, Zone: Zone{ID: 1}}
 	natted, _ := masquerade(5, 777, 9, 888)
+	both := natted
+	both.Zone.ID = 1
 	for _, c := range []struct {
 		e    Entry
 		want string
-	}{{zoned, zoneSupport.Feature}, {natted, natSupport.Feature}} {
+	}{{zoned, zoneSupport.Feature}, {natted, natSupport.Feature}, {both, natSupport.Feature}} {
 		var missing *UnsupportedError
 		if err := explainCreate(c.e, unix.EOPNOTSUPP); !errors.As(err, &missing) || missing.Feature != c.want {
 			t.Errorf("EOPNOTSUPP for %v: %v, want %s", c.e, err, c.want)

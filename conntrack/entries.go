@@ -208,16 +208,20 @@ func (c *Client) deleteID(protocol uint8, original Tuple, z Zone, id uint32) err
 // List returns all entries of ours, in no order. Those of other programs are not looked at if the
 // kernel can filter (Linux 5.8), and left out if not.
 func (c *Client) List() ([]Stored, error) {
-	data, err := encodeDumpStatus(StatusOurs)
-	if err != nil {
-		return nil, fmt.Errorf("list conntrack entries: %w", err)
-	}
 	var l list
-	err = c.dump(data, l.add)
-	if err != nil {
+	if err := c.dumpOurs(l.add); err != nil {
 		return nil, fmt.Errorf("list conntrack entries: %w", explain(err))
 	}
 	return l.entries, nil
+}
+
+// dumpOurs calls each for the flows that have the status of ours; on old kernels, for all.
+func (c *Client) dumpOurs(each func(Flow)) error {
+	data, err := encodeDumpStatus(StatusOurs)
+	if err != nil {
+		return err
+	}
+	return c.dump(data, each)
 }
 
 // list collects what a dump says about entries of ours.

@@ -147,6 +147,16 @@ func TestDeleteTakesOnlyOurs(t *testing.T) {
 	if err := c.Delete(inZone); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Delete in another zone: %v, want ErrNotFound", err)
 	}
+	// The kernel finds an entry that is zoned in both directions by the zone of one.
+	create(t, c, inZone)
+	half := inZone
+	half.Zone.Direction = OriginalOnly
+	if err := c.Delete(half); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Delete in a zone of one direction: %v, want ErrNotFound", err)
+	}
+	if err := c.Delete(inZone); err != nil {
+		t.Error(err)
+	}
 	if list, err := c.List(); err != nil || len(list) != 2 {
 		t.Fatalf("List: %v, %v; want both still there", list, err)
 	}
@@ -228,12 +238,8 @@ func TestListFindsOursAmongOthers(t *testing.T) {
 	}
 
 	// The kernel picks them out, so that a large table costs little.
-	data, err := encodeDumpStatus(StatusOurs)
-	if err != nil {
-		t.Fatal(err)
-	}
 	sent := 0
-	if err := c.dump(data, func(Flow) { sent++ }); err != nil || sent != 2*calls+1 {
+	if err := c.dumpOurs(func(Flow) { sent++ }); err != nil || sent != 2*calls+1 {
 		t.Errorf("the kernel sent %d entries, %v; want %d", sent, err, 2*calls+1)
 	}
 }
@@ -466,6 +472,13 @@ func TestClientRecovers(t *testing.T) {
 	}
 	if s, err := c.Get(toClient); err != nil || !s.Equal(toClient) {
 		t.Errorf("Get: %v, %v; want %v", s, err, toClient)
+	}
+	get, _ = encodeGet(ctaTupleOrig, protocolGRE, toServer.original().Inverse(), Zone{})
+	if _, err := c.conn.Send(request(msgGet, 0, get)); err != nil { // its answer is an error
+		t.Fatal(err)
+	}
+	if list, err := c.List(); err != nil || len(list) != 2 {
+		t.Errorf("List: %v, %v; want 2", list, err)
 	}
 }
 
