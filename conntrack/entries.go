@@ -205,8 +205,8 @@ func (c *Client) deleteID(protocol uint8, original Tuple, z Zone, id uint32) err
 	return explain(answers[0].err)
 }
 
-// List returns all entries of ours, in no order. Those of other programs are not looked at if the
-// kernel can filter (Linux 5.8), and left out if not.
+// List returns all entries of ours, in no order. Other flows stay in the kernel where it can filter by
+// status; where not they are sent, and left out here.
 func (c *Client) List() ([]Stored, error) {
 	var l list
 	if err := c.dumpOurs(l.add); err != nil {

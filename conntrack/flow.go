@@ -90,9 +90,12 @@ const (
 	StatusHelper          Status = 1 << 13 // IPS_HELPER: the helper was assigned by a rule
 	StatusOffload         Status = 1 << 14 // IPS_OFFLOAD: packets bypass the hooks
 	StatusHardwareOffload Status = 1 << 15 // IPS_HW_OFFLOAD
-	statusBits                   = 16
-	StatusOurs                   = StatusSeenReply | StatusAssured | StatusConfirmed | StatusFixedTimeout // what entries of ours have
 )
+
+// StatusOurs is what entries of ours are made with, and keep.
+const StatusOurs = StatusSeenReply | StatusAssured | StatusConfirmed | StatusFixedTimeout
+
+const statusBits = 16
 
 var statusNames = [statusBits]string{
 	"expected", "seen-reply", "assured", "confirmed", "src-nat", "dst-nat", "seq-adjust",
