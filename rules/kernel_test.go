@@ -403,7 +403,8 @@ func TestUnsupportedIsNamed(t *testing.T) {
 	inNewNamespace(t)
 	k := dial(t)
 	r := mustNew(t, Config{Queue: 1, Ports: []uint16{1723}})
-	queue := &r.table.chains[1].rules[3].clauses[1]
+	control := slices.IndexFunc(r.table.chains, func(c chain) bool { return c.name == "control" })
+	queue := &r.table.chains[control].rules[3].clauses[1]
 	// The name of an expression that no kernel has.
 	queue.exprs = []expression{expression(strings.Replace(string(queue.exprs[0]), "target", "tarmac", 1))}
 	for what, err := range map[string]error{"Check": k.Check(r), "Apply": k.Apply(r)} {

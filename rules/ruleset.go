@@ -148,16 +148,31 @@ func compose(c Config) table {
 		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples()},
 	}
 
+	// The same three ways to recognise a control connection on every hook that one can pass.
+	controlled := []rule{
+		{[]clause{tcpPort("dport"), jump("control")}, "towards the server of a control connection"},
+		{[]clause{tcpPort("sport"), jump("control")}, "and back"},
+		// A port forwarding may lead to another port inside; conntrack remembers the one that was dialled.
+		{[]clause{tcp(), dialledPort(), jump("control")}, "both ways, where DNAT changed the port"},
+	}
 	forward := chain{
 		name:    "forward",
 		comment: "behind the user's filter: pptp-alg sees only what that lets pass, with the inside addresses",
 		hook:    &hook{"filter", "forward", unix.NF_INET_FORWARD, "filter + 10", 10},
-		rules: []rule{
-			{[]clause{tcpPort("dport"), jump("control")}, "towards the server of a control connection"},
-			{[]clause{tcpPort("sport"), jump("control")}, "and back"},
-			// A port forwarding may lead to another port inside; conntrack remembers the one that was dialled.
-			{[]clause{tcp(), dialledPort(), jump("control")}, "both ways, where DNAT changed the port"},
-		},
+		rules:   slices.Clone(controlled),
+	}
+	// The router's own PPTP client and server share its addresses with the clients behind it.
+	input := chain{
+		name:    "input",
+		comment: "to the router's own PPTP client or server",
+		hook:    &hook{"filter", "input", unix.NF_INET_LOCAL_IN, "filter + 10", 10},
+		rules:   controlled,
+	}
+	output := chain{
+		name:    "output",
+		comment: "from the router's own PPTP client or server",
+		hook:    &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, "filter + 10", 10},
+		rules:   controlled,
 	}
 	control := chain{
 		name:    "control",
@@ -194,13 +209,13 @@ func compose(c Config) table {
 		comment: "empty: conntrack translates only where a nat chain exists",
 		hook:    &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat", -100},
 	}
-	t.chains = []chain{forward, control, prerouting, gre, nat}
+	t.chains = []chain{forward, input, output, control, prerouting, gre, nat}
 
 	if c.Guard == GuardAll {
 		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})
 		t.chains[0].rules = append(t.chains[0].rules,
 			rule{[]clause{enhancedGRE(), jump("guard_all")}, "guard = all: enhanced GRE needs a call"})
-		t.chains = slices.Insert(t.chains, 2, chain{
+		t.chains = slices.Insert(t.chains, 4, chain{
 			name:    "guard_all",
 			comment: "forwarded enhanced GRE; the router's own tunnels never come here",
 			rules: []rule{
