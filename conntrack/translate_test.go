@@ -209,6 +209,37 @@ func TestTranslationInZone(t *testing.T) {
 	}
 }
 
+// Two streams that leave looking the same, as when a client has two calls with one Call ID: entries
+// in the default zone exclude each other, one with a zone for its reply tuple does not. Both
+// translate, since packets never match a reply tuple.
+func TestTwinsInReplyZone(t *testing.T) {
+	l := newLab(t)
+	first, _ := masquerade(5, 777, 9, 888)
+	second, _ := masquerade(5, 778, 9, 889)
+	create(t, l.ct, first)
+	var exists *ExistsError
+	if err := l.ct.Create(second); !errors.As(err, &exists) || exists.Side != Reply || !exists.Ours() {
+		t.Fatalf("Create of the same leaving tuple: %v, want ours to be in the way", err)
+	}
+	second.Zone = Zone{ID: 65535, Direction: ReplyOnly}
+	create(t, l.ct, second)
+	for _, e := range []Entry{first, second, first} {
+		l.atServer.send(publicAddr, e.Arrives.CallID, "to the client")
+		l.atClient.expect(e.Leaves, "to the client")
+	}
+	if err := l.ct.Delete(first); err != nil {
+		t.Fatal(err)
+	}
+	l.atServer.send(publicAddr, 778, "to the client")
+	l.atClient.expect(second.Leaves, "to the client")
+	if err := l.ct.Delete(second); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := l.ct.List(); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestReplaceLosesCountersAndKeepsTranslating(t *testing.T) {
 	l := newLab(t)
 	l.router.must(func() error { return SetAccounting(true) })
