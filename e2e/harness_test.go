@@ -289,6 +289,14 @@ func (w *world) status(calls int) *lab.Status {
 	return s
 }
 
+// daemonStatus asks the daemon once.
+func (w *world) daemonStatus() *lab.Status {
+	w.Helper()
+	s, err := w.daemon.Status(w.ctx)
+	w.must(err)
+	return s
+}
+
 // eventually repeats a check until it is content.
 func (w *world) eventually(what string, check func() error) {
 	w.Helper()
