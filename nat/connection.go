@@ -2,6 +2,7 @@ package nat
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -16,6 +17,8 @@ type Connection struct {
 
 	table  *Table
 	calls  []*Call // in the order of their announcement; ended ones until their Call IDs are free
+	live   int     // how many have not ended, without refused ones
+	asking int     // how many are refused and wait for their answers
 	closed bool
 }
 
@@ -26,12 +29,12 @@ func (t *Table) Connect(path Path) (*Connection, error) {
 	switch {
 	case over(len(t.connections), t.cfg.Limits.Connections):
 		return nil, fmt.Errorf("%w: %d control connections in total", ErrLimit, t.cfg.Limits.Connections)
-	case t.perClient[client] != nil && over(t.perClient[client].connections, t.cfg.Limits.ConnectionsPerClient):
+	case over(t.perClient[client].connections, t.cfg.Limits.ConnectionsPerClient):
 		return nil, fmt.Errorf("%w: %d control connections of client %v", ErrLimit, t.cfg.Limits.ConnectionsPerClient, client)
 	}
 	c := &Connection{Path: path, table: t}
 	t.connections[c] = struct{}{}
-	t.usage(client).connections++
+	t.use(client, 1, 0, 0)
 	return c, nil
 }
 
@@ -43,22 +46,15 @@ func (c *Connection) Close(now time.Time, reason string) {
 		return
 	}
 	c.closed = true
-	t, client := c.table, c.Path.Hosts[Client].Real
-	delete(t.connections, c)
-	t.usage(client).connections--
-	t.dropUsage(client)
+	delete(c.table.connections, c)
+	c.table.use(c.client(), -1, 0, 0)
 }
 
-// Live returns how many calls of the connection have not ended.
-func (c *Connection) Live() int {
-	n := 0
-	for _, call := range c.calls {
-		if call.Live() {
-			n++
-		}
-	}
-	return n
-}
+func (c *Connection) client() netip.Addr { return c.Path.Hosts[Client].Real }
+
+// Live returns how many calls of the connection have not ended. Refused ones
+// do not count.
+func (c *Connection) Live() int { return c.live }
 
 // Reserve takes a told Call ID for a real one of which only the high byte is
 // known yet, so that a message that was cut there can go on. Request or
@@ -72,24 +68,15 @@ func (c *Connection) Reserve(side Side, high byte) *Mapping {
 		p.take(m)
 	} else {
 		p.refuse(m)
-		m.spare = true
 	}
 	return m
 }
 
-// Discard gives back a mapping that no call came to use.
+// Discard gives back a mapping unless a call came to use it.
 func (c *Connection) Discard(now time.Time, m *Mapping) {
-	t := c.table
-	switch {
-	case m.spare:
-		t.pool.forgive(m)
-	case m.state == mappingReserved:
-		t.pool.release(m)
-	case m.state == mappingOpen:
-		t.close(now, m)
-		return
+	if m.call == nil {
+		c.table.discard(now, m)
 	}
-	m.state = mappingFree
 }
 
 // Request announces a call with the Call ID of the side that announces it. It
@@ -121,7 +108,7 @@ func (c *Connection) Adopt(now time.Time, side Side, dir Direction, id uint16) *
 	t := c.table
 	m := &Mapping{Path: &c.Path, Side: side, Real: id, Told: id}
 	d := arrivalKey(m).domain
-	if c.limit() != nil || !t.pool.room(d) || !t.pool.free(d, id) || t.conflict(now, m) != nil {
+	if c.closed || c.limit() != nil || !t.pool.room(d) || !t.pool.unused(d, id) || t.conflict(now, m) != nil {
 		return nil
 	}
 	t.pool.take(m)
@@ -141,40 +128,54 @@ func (c *Connection) add(now time.Time, call *Call, m *Mapping) {
 	t := c.table
 	call.Ends[m.Side], m.call = m, call
 	c.calls = append(c.calls, call)
+	c.live++
 	t.calls[call.ID] = call
-	t.usage(c.Path.Hosts[Client].Real).calls++
+	t.use(c.client(), 0, 1, 1)
 	t.Counters.CallsRequested++
-	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
-		t.Counters.HalfOpenExpired++
-		c.End(now, call, call.unanswered())
-	})
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), call.unanswered)
 	t.notify(CallRequested, now, call)
 }
 
-// unanswered says in words what a half-open call waited for.
-func (c *Call) unanswered() string {
+// unanswered ends a half-open call, saying in words what it waited for.
+func (c *Call) unanswered(now time.Time) {
+	reason := "no answer to Outgoing-Call-Request from the " + c.Initiator.Other().String()
 	switch {
 	case c.State == Connecting:
-		return "no Incoming-Call-Connected from the " + c.Initiator.String()
+		reason = "no Incoming-Call-Connected from the " + c.Initiator.String()
 	case c.Direction == Incoming:
-		return "no answer to Incoming-Call-Request from the " + c.Initiator.Other().String()
-	default:
-		return "no answer to Outgoing-Call-Request from the " + c.Initiator.Other().String()
+		reason = "no answer to Incoming-Call-Request from the " + c.Initiator.Other().String()
 	}
+	c.Connection.table.Counters.HalfOpenExpired++
+	c.Connection.End(now, c, reason)
 }
 
 // limit returns an error when the connection may not have another call.
 func (c *Connection) limit() error {
-	t, l := c.table, c.table.cfg.Limits
-	client := c.Path.Hosts[Client].Real
+	t, l, client := c.table, c.table.cfg.Limits, c.client()
 	switch {
 	case over(len(t.calls), l.Calls):
 		return fmt.Errorf("%w: %d calls in total", ErrLimit, l.Calls)
-	case over(t.usage(client).calls, l.CallsPerClient):
+	case over(t.perClient[client].calls, l.CallsPerClient):
 		return fmt.Errorf("%w: %d calls of client %v", ErrLimit, l.CallsPerClient, client)
-	// Ended calls count as well: they are what a client could pile up here.
-	case over(len(c.calls), 2*l.CallsPerConnection), over(c.Live(), l.CallsPerConnection):
+	case over(c.live, l.CallsPerConnection):
 		return fmt.Errorf("%w: %d calls of one control connection", ErrLimit, l.CallsPerConnection)
+	}
+	return c.limitPast()
+}
+
+// limitPast returns an error when too many calls hold Call IDs. Without it a
+// client could take all IDs of a public address by asking for calls and ending
+// them.
+func (c *Connection) limitPast() error {
+	t, l, client := c.table, c.table.cfg.Limits, c.client()
+	const past = "ended ones included"
+	switch {
+	case over(t.held, withPast(l.Calls)):
+		return fmt.Errorf("%w: %d calls in total, %s", ErrLimit, withPast(l.Calls), past)
+	case over(t.perClient[client].held, withPast(l.CallsPerClient)):
+		return fmt.Errorf("%w: %d calls of client %v, %s", ErrLimit, withPast(l.CallsPerClient), client, past)
+	case over(len(c.calls), withPast(l.CallsPerConnection)):
+		return fmt.Errorf("%w: %d calls of one control connection, %s", ErrLimit, withPast(l.CallsPerConnection), past)
 	}
 	return nil
 }
@@ -189,24 +190,18 @@ func (c *Connection) refuse(now time.Time, call *Call, side Side, real uint16, h
 	if m == nil {
 		m = &Mapping{Path: &c.Path, Side: side}
 		t.pool.refuse(m)
-		m.spare = true
 	}
 	m.Real, m.call = real, call
 	call.Ends[side] = m
-
-	waiting := 0
-	for _, other := range c.calls {
-		if other.Refused {
-			waiting++
-		}
-	}
-	if waiting >= maxRefused {
+	if c.closed || c.asking >= maxRefused || c.limitPast() != nil && !m.spare {
 		// Told and forgotten: its answer will pass unchanged.
-		call.State = Ended
-		c.Discard(now, m)
+		call.State, call.Over = Ended, now
+		t.discard(now, m)
 		return
 	}
 	c.calls = append(c.calls, call)
+	c.asking++
+	t.use(c.client(), 0, 0, 1)
 	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
 		c.End(now, call, call.Reason)
 	})
@@ -217,6 +212,9 @@ func (c *Connection) refuse(now time.Time, call *Call, side Side, real uint16, h
 // held mapping, that mapping is returned with the error and stays reserved.
 func (c *Connection) Announce(now time.Time, side Side, real uint16, held *Mapping) (*Mapping, error) {
 	t := c.table
+	if c.closed {
+		return held, errClosed
+	}
 	if held != nil && held.spare {
 		return held, ErrExhausted
 	}
@@ -224,24 +222,15 @@ func (c *Connection) Announce(now time.Time, side Side, real uint16, held *Mappi
 	if err := t.conflict(now, m); err != nil {
 		return held, err
 	}
-	block := noBlock
-	if held != nil {
-		block = int(held.Told >> 8)
-		t.pool.release(held)
+	if err := t.open(now, m, held); err != nil {
+		return held, err
 	}
-	err := t.open(now, m, block)
-	if err == nil {
-		return m, nil
-	}
-	if held != nil {
-		t.pool.take(held)
-	}
-	return held, err
+	return m, nil
 }
 
 // Own finds the call in which the side uses a Call ID: a live one before an
 // ended one, one that nobody asked to clear before one that is being cleared,
-// and the oldest of several.
+// one that is being cleared before a refused one, and the oldest of several.
 func (c *Connection) Own(side Side, real uint16) *Call {
 	return c.find(func(call *Call) bool {
 		m := call.Ends[side]
@@ -262,6 +251,8 @@ func (c *Connection) find(match func(*Call) bool) *Call {
 	rank := func(call *Call) int {
 		switch {
 		case call.State == Ended:
+			return 3
+		case call.Refused:
 			return 2
 		case call.State == Clearing:
 			return 1
@@ -270,7 +261,7 @@ func (c *Connection) find(match func(*Call) bool) *Call {
 	}
 	for _, call := range c.calls {
 		// Among ended ones the last counts: the earlier were replaced by it.
-		if match(call) && (best == nil || rank(call) < rank(best) || rank(call) == 2 && rank(best) == 2) {
+		if match(call) && (best == nil || rank(call) < rank(best) || rank(call) == 3 && rank(best) == 3) {
 			best = call
 		}
 	}
@@ -294,11 +285,11 @@ func (c *Connection) Answer(now time.Time, call *Call, m *Mapping) {
 		return
 	}
 	call.Ends[m.Side], m.call = m, call
-	if call.Direction == Incoming {
+	if call.Direction == Outgoing {
+		c.Up(now, call)
+	} else if call.State == Requested {
 		call.State = Connecting
-		return
 	}
-	c.Up(now, call)
 }
 
 // Up records that the call is established.
@@ -328,7 +319,7 @@ func (c *Connection) Clear(now time.Time, call *Call, reason string) {
 	if !call.Live() || call.Refused || call.State == Clearing {
 		return
 	}
-	call.State = Clearing
+	call.State, call.Reason = Clearing, reason
 	t := c.table
 	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Clearing), func(now time.Time) { c.End(now, call, reason) })
 }
@@ -341,7 +332,8 @@ func (c *Connection) EndAll(now time.Time, reason string) {
 }
 
 // End ends a call. Its GRE flows on for the grace period, so that the peers'
-// last packets pass; then its told Call IDs rest.
+// last packets pass; then its told Call IDs rest. The reason is for one that
+// has none yet: refused ones do, and those that are being cleared.
 func (c *Connection) End(now time.Time, call *Call, reason string) {
 	if !call.Live() {
 		return
@@ -353,24 +345,40 @@ func (c *Connection) End(now time.Time, call *Call, reason string) {
 	}
 	if t.calls[call.ID] == call { // a refused call was never among them
 		delete(t.calls, call.ID)
-		client := c.Path.Hosts[Client].Real
-		t.usage(client).calls--
-		t.dropUsage(client)
+		c.live--
+		t.use(c.client(), 0, -1, 0)
 		t.Counters.CallsEnded++
+	} else {
+		c.asking--
 	}
 	if t.ended = append(t.ended, call); len(t.ended) > t.cfg.Remember {
 		t.ended = slices.Delete(t.ended, 0, len(t.ended)-t.cfg.Remember)
 	}
-	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Grace), func(now time.Time) {
-		for _, m := range call.Ends {
-			t.close(now, m)
-		}
-	})
+	if m := call.Ends[call.Initiator]; m.spare { // no GRE flows
+		call.until.Clear()
+		t.close(now, m)
+		c.forget(call)
+	} else {
+		t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Grace), call.silence)
+	}
 	t.notify(CallEnded, now, call)
+}
+
+// silence ends the GRE of a call.
+func (c *Call) silence(now time.Time) {
+	for _, m := range c.Ends {
+		if m != nil {
+			c.Connection.table.close(now, m)
+		}
+	}
+	c.Connection.forget(c)
 }
 
 // forget drops an ended call when the last of its Call IDs is free.
 func (c *Connection) forget(call *Call) {
+	if call.Live() {
+		return
+	}
 	for _, m := range call.Ends {
 		if m != nil && m.state != mappingFree {
 			return
@@ -378,5 +386,7 @@ func (c *Connection) forget(call *Call) {
 	}
 	if i := slices.Index(c.calls, call); i >= 0 {
 		c.calls = slices.Delete(c.calls, i, i+1)
+		call.until.Clear()
+		c.table.use(c.client(), 0, 0, -1)
 	}
 }

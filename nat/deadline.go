@@ -8,65 +8,59 @@ import (
 // Deadline is a point in time at which something of the table is due. Whoever
 // holds one sets it anew as often as it likes; only the last setting counts.
 type Deadline struct {
-	at  time.Time // zero: nothing is due
-	due func(now time.Time)
-	// queued is the earliest time at which the agenda will look at it.
-	queued time.Time
+	at    time.Time
+	due   func(now time.Time) // nil: nothing is due
+	place int                 // in the agenda, counted from 1; 0: not in it
 }
 
-// agenda is the queue of all deadlines. A deadline that was moved to later
-// stays where it is queued and is put back when it comes up, so that moving
-// one costs nothing.
-type agenda struct{ items entries }
+// Clear takes back what was set. The deadline keeps its place in the agenda
+// until it comes up, and is passed over then.
+func (d *Deadline) Clear() { d.due = nil }
 
-type entry struct {
-	at time.Time
-	d  *Deadline
+// agenda is the queue of all deadlines, the earliest first.
+type agenda struct{ items deadlines }
+
+type deadlines []*Deadline
+
+func (q deadlines) Len() int           { return len(q) }
+func (q deadlines) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q deadlines) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i+1, j+1
 }
 
-type entries []entry
+func (q *deadlines) Push(x any) {
+	d := x.(*Deadline)
+	*q = append(*q, d)
+	d.place = len(*q)
+}
 
-func (e entries) Len() int           { return len(e) }
-func (e entries) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e entries) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *entries) Push(x any)        { *e = append(*e, x.(entry)) }
-func (e *entries) Pop() any {
-	last := len(*e) - 1
-	x := (*e)[last]
-	(*e)[last] = entry{}
-	*e = (*e)[:last]
-	return x
+func (q *deadlines) Pop() any {
+	last := len(*q) - 1
+	d := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	d.place = 0
+	return d
 }
 
 // set makes due run at the given time, instead of what was set before.
 func (a *agenda) set(d *Deadline, at time.Time, due func(now time.Time)) {
 	d.at, d.due = at, due
-	if d.queued.IsZero() || at.Before(d.queued) {
-		d.queued = at
-		heap.Push(&a.items, entry{at, d})
+	if d.place == 0 {
+		heap.Push(&a.items, d)
+	} else {
+		heap.Fix(&a.items, d.place-1)
 	}
 }
 
-// Clear takes back what was set.
-func (d *Deadline) Clear() { d.at, d.due = time.Time{}, nil }
-
-// next returns the earliest deadline.
+// next returns the earliest time at which something is due.
 func (a *agenda) next() (time.Time, bool) {
 	for len(a.items) > 0 {
-		e := a.items[0]
-		switch {
-		case e.at != e.d.queued: // queued again for earlier since
-			heap.Pop(&a.items)
-		case e.d.at.IsZero(): // taken back
-			e.d.queued = time.Time{}
-			heap.Pop(&a.items)
-		case e.d.at.After(e.at): // moved to later
-			e.d.queued = e.d.at
-			a.items[0].at = e.d.at
-			heap.Fix(&a.items, 0)
-		default:
-			return e.at, true
+		if d := a.items[0]; d.due != nil {
+			return d.at, true
 		}
+		heap.Pop(&a.items)
 	}
 	return time.Time{}, false
 }
@@ -78,10 +72,9 @@ func (a *agenda) run(now time.Time) {
 		if !ok || at.After(now) {
 			return
 		}
-		d := heap.Pop(&a.items).(entry).d
+		d := heap.Pop(&a.items).(*Deadline)
 		due := d.due
-		d.queued = time.Time{}
-		d.Clear()
+		d.due = nil
 		due(now)
 	}
 }

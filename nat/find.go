@@ -11,11 +11,13 @@ func (t *Table) Find(arrives Tuple, zone Zone) *Mapping {
 	return t.pool.owner[key{domain{arrives.Src.As4(), arrives.Dst.As4(), zone}, arrives.CallID}]
 }
 
-// Mappings calls f for every mapping that has a told Call ID of its own, in no
-// order: those that flow, will flow, and those whose IDs rest.
+// Mappings calls f for every mapping that the data plane has opened and not
+// freed, in no order: those that flow and those whose IDs rest.
 func (t *Table) Mappings(f func(*Mapping)) {
 	for _, m := range t.pool.owner {
-		f(m)
+		if m.known {
+			f(m)
+		}
 	}
 }
 

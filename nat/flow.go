@@ -9,10 +9,20 @@ import (
 // that is not ours uses them.
 const maxTaken = 8
 
-// open chooses a told Call ID for the mapping and opens its GRE.
-func (t *Table) open(now time.Time, m *Mapping, block int) error {
+// open chooses a told Call ID for the mapping and opens its GRE. Where an ID
+// is held for the mapping, it is that one or another of its block, and held
+// loses it. On an error held keeps it.
+func (t *Table) open(now time.Time, m, held *Mapping) error {
+	block := noBlock
+	if held != nil {
+		block = int(held.Told >> 8)
+	}
+	tryHeld := held != nil
 	for range maxTaken {
 		told, ok := t.pool.pick(arrivalKey(m).domain, m.Real, block)
+		if tryHeld && !(ok && told == m.Real) {
+			told, ok, tryHeld = held.Told, true, false
+		}
 		if !ok {
 			return ErrExhausted
 		}
@@ -20,12 +30,23 @@ func (t *Table) open(now time.Time, m *Mapping, block int) error {
 		t.pool.take(m)
 		err := t.plane.Open(m)
 		if err == nil {
+			if held != nil {
+				t.pool.release(held)
+				held.state = mappingFree
+			}
 			t.opened(now, m)
 			return nil
 		}
-		t.pool.release(m)
+		if held != nil && told == held.Told {
+			t.pool.take(held)
+		} else {
+			t.pool.release(m)
+		}
 		if !errors.Is(err, ErrTaken) {
 			return err
+		}
+		if held != nil && told == held.Told {
+			continue // which keeps that ID out of the way
 		}
 		// Leave that ID alone for a while.
 		foreign := &Mapping{Path: m.Path, Side: m.Side, Told: told, state: mappingResting}
@@ -36,10 +57,9 @@ func (t *Table) open(now time.Time, m *Mapping, block int) error {
 }
 
 func (t *Table) opened(now time.Time, m *Mapping) {
-	m.state = mappingOpen
-	if k := departureKey(m); t.departures[k] == nil {
-		t.departures[k] = m
-	}
+	m.state, m.known = mappingOpen, true
+	k := departureKey(m)
+	m.next, t.departures[k] = t.departures[k], m
 	if m.Real != m.Told {
 		t.Counters.Translated++
 	}
@@ -57,52 +77,50 @@ func (t *Table) renewLater(now time.Time, m *Mapping) {
 	})
 }
 
-// conflict looks for a mapping whose GRE leaves with the same addresses and
-// Call ID. Of two calls of one client the newer one wins: the client, or the
-// server for it, has used the ID again and so the older call is over. Of two
-// clients' calls the older one stays; nobody could tell the two apart.
+// conflict looks for mappings whose GRE leaves with the same addresses and Call
+// ID. One of a call that ended, or that was asked to be cleared, makes way. Of
+// two calls of one client the newer one wins: the client, or the server for it,
+// has used the ID again and so the older call is over. Of two clients' calls
+// the older one stays; nobody could tell the two apart.
 func (t *Table) conflict(now time.Time, m *Mapping) error {
-	old := t.departures[departureKey(m)]
-	switch {
-	case old == nil:
-		return nil
-	case old.call == nil:
-		return ErrAmbiguous
-	case !old.call.Live():
-		t.close(now, old)
-		return nil
-	case old.Path == m.Path:
-		// Several calls of one control connection: the data plane may know how.
-		return nil
-	case old.Path.Hosts[Client].Real == m.Path.Hosts[Client].Real:
+	var next *Mapping
+	for old := t.departures[departureKey(m)]; old != nil; old = next {
+		next = old.next
+		switch {
+		case old.call == nil:
+			return ErrAmbiguous
+		case !old.call.Live(), old.call.State == Clearing:
+		case old.Path == m.Path:
+			// Several calls of one control connection: the data plane may know how.
+			continue
+		case old.Path.Hosts[Client].Real != m.Path.Hosts[Client].Real:
+			return ErrAmbiguous
+		}
 		old.call.Connection.End(now, old.call, "its Call ID was given to a newer call")
 		t.close(now, old)
-		return nil
 	}
-	return ErrAmbiguous
+	return nil
 }
 
 // close ends the mapping's GRE and lets its told Call ID rest.
 func (t *Table) close(now time.Time, m *Mapping) {
-	if m == nil || m.state == mappingResting || m.state == mappingFree {
+	switch m.state {
+	case mappingResting, mappingFree:
 		return
-	}
-	if m.state == mappingOpen {
-		if k := departureKey(m); t.departures[k] == m {
-			delete(t.departures, k)
-		}
+	case mappingOpen:
+		t.depart(m)
 		t.plane.Close(m)
 	}
-	opened := m.state == mappingOpen
+	if m.spare {
+		t.discard(now, m)
+		return
+	}
 	m.state = mappingResting
 	t.agenda.set(&m.until, now.Add(t.cfg.Timeouts.Rest), func(time.Time) {
+		t.pool.release(m)
 		m.state = mappingFree
-		if m.spare {
-			t.pool.forgive(m)
-		} else {
-			t.pool.release(m)
-		}
-		if opened {
+		if m.known {
+			m.known = false
 			t.plane.Free(m)
 		}
 		if m.call != nil {
@@ -111,9 +129,43 @@ func (t *Table) close(now time.Time, m *Mapping) {
 	})
 }
 
+// depart takes the mapping out of departures.
+func (t *Table) depart(m *Mapping) {
+	k := departureKey(m)
+	if first := t.departures[k]; first != m {
+		for first.next != m {
+			first = first.next
+		}
+		first.next = m.next
+	} else if m.next != nil {
+		t.departures[k] = m.next
+	} else {
+		delete(t.departures, k)
+	}
+	m.next = nil
+}
+
+// discard gives back a reserved mapping at once; one that flows has to rest.
+func (t *Table) discard(now time.Time, m *Mapping) {
+	switch {
+	case m.state == mappingOpen:
+		t.close(now, m)
+	case m.state != mappingReserved:
+	case m.spare:
+		m.state = mappingFree
+		d := arrivalKey(m).domain
+		if s := t.pool.forgive(m); s != nil {
+			t.agenda.set(&s.until, now.Add(t.cfg.Timeouts.Rest), func(time.Time) { delete(t.pool.spare, d) })
+		}
+	default:
+		m.state = mappingFree
+		t.pool.release(m)
+	}
+}
+
 func (t *Table) countRefusal(err error) {
 	switch {
-	case errors.Is(err, ErrLimit):
+	case errors.Is(err, ErrLimit), errors.Is(err, errClosed):
 		t.Counters.RefusedLimit++
 	case errors.Is(err, ErrExhausted), errors.Is(err, ErrTaken):
 		t.Counters.RefusedExhausted++

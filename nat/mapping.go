@@ -5,18 +5,20 @@ import "errors"
 // Mapping is one side's Call ID in its two forms. It corresponds to one
 // conntrack entry and to one element of the guard set in the kernel.
 type Mapping struct {
-	Path *Path
-	Side Side   // the side whose Call ID this is, and towards which its GRE flows
-	Real uint16 // the ID that the side itself uses
-	Told uint16 // the ID that the other side uses for it
+	Path  *Path
+	Side  Side // the side whose Call ID this is, and towards which its GRE flows
+	state mappingState
+	Real  uint16 // the ID that the side itself uses
+	Told  uint16 // the ID that the other side uses for it
+	spare bool   // Told is the domain's spare ID: the call is refused
+	known bool   // to the data plane, from Open to Free
 
 	// Past is what the data plane counted in flows of the mapping that it has
 	// ended: those that were renewed, and the last one. It is the plane's.
 	Past Traffic
 
-	call  *Call // nil while it is not known which call it is for
-	state mappingState
-	spare bool // told is the domain's spare ID: the call is refused
+	call  *Call    // nil while it is not known which call it is for
+	next  *Mapping // another one that leaves with the same tuple
 	until Deadline
 }
 

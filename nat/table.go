@@ -8,12 +8,27 @@ import (
 )
 
 // Limits bound what clients can make the router hold. A zero is no limit.
+//
+// Calls that ended hold their Call IDs for a while, so they are limited too:
+// as many again, or minPast of them.
 type Limits struct {
 	CallsPerClient       int
 	CallsPerConnection   int
 	Calls                int
 	ConnectionsPerClient int
 	Connections          int
+}
+
+// minPast is how many ended calls a limit on calls allows at least, so that
+// a client with few calls can redial.
+const minPast = 64
+
+// withPast turns a limit on calls into one that includes ended ones.
+func withPast(limit int) int {
+	if limit == 0 {
+		return 0
+	}
+	return limit + max(limit, minPast)
 }
 
 // Timeouts of calls and of the Call IDs that they leave behind.
@@ -27,7 +42,9 @@ type Timeouts struct {
 
 // Config of a Table.
 type Config struct {
-	First, Last uint16 // told Call IDs are taken from this range, inclusive
+	// Told Call IDs are taken from this range, inclusive; Last is not below
+	// First. One ID of it is kept for refused calls.
+	First, Last uint16
 	Limits      Limits
 	Timeouts    Timeouts
 	Remember    int         // how many ended calls are kept for Table.Ended
@@ -52,6 +69,8 @@ type Counters struct {
 var (
 	ErrLimit     = errors.New("limit reached")
 	ErrExhausted = errors.New("no Call ID is free")
+
+	errClosed = errors.New("control connection is closed")
 )
 
 // Table is the table of all calls.
@@ -62,18 +81,24 @@ type Table struct {
 	plane  DataPlane
 	pool   *pool
 	agenda agenda
-	// departures finds the mapping that uses a tuple on the leaving side.
+	// departures finds the mappings whose GRE flows and leaves with a tuple:
+	// the last one, and the others by Mapping.next.
 	departures map[key]*Mapping
 
 	connections map[*Connection]struct{}
-	perClient   map[netip.Addr]*usage
+	perClient   map[netip.Addr]usage
 	calls       map[uint64]*Call // live ones
+	held        int              // calls of all connections whose Call IDs are not free
 	ended       []*Call          // the last ones, oldest first
 	lastID      uint64
 }
 
-// usage is what one client has open.
-type usage struct{ connections, calls int }
+// usage is what one client has.
+type usage struct {
+	connections int
+	calls       int // live ones
+	held        int // those whose Call IDs are not free: live, ended, refused
+}
 
 // NewTable returns an empty table. The random numbers choose told Call IDs;
 // give it a seeded source to repeat a run.
@@ -82,7 +107,7 @@ func NewTable(cfg Config, plane DataPlane, rng *rand.Rand) *Table {
 		cfg: cfg, plane: plane, pool: newPool(cfg.First, cfg.Last, rng),
 		departures:  map[key]*Mapping{},
 		connections: map[*Connection]struct{}{},
-		perClient:   map[netip.Addr]*usage{},
+		perClient:   map[netip.Addr]usage{},
 		calls:       map[uint64]*Call{},
 	}
 }
@@ -92,7 +117,7 @@ func NewTable(cfg Config, plane DataPlane, rng *rand.Rand) *Table {
 func (t *Table) Reconfigure(cfg Config) {
 	cfg.Notify = t.cfg.Notify
 	t.cfg = cfg
-	t.pool.first, t.pool.last = max(cfg.First, 1), cfg.Last
+	t.pool.setRange(cfg.First, cfg.Last)
 }
 
 // Calls calls f for every live call, in no order.
@@ -127,18 +152,17 @@ func (t *Table) notify(kind EventKind, now time.Time, c *Call) {
 	}
 }
 
-func (t *Table) usage(client netip.Addr) *usage {
+// use changes what a client has.
+func (t *Table) use(client netip.Addr, connections, calls, held int) {
 	u := t.perClient[client]
-	if u == nil {
-		u = &usage{}
-		t.perClient[client] = u
-	}
-	return u
-}
-
-func (t *Table) dropUsage(client netip.Addr) {
-	if u := t.perClient[client]; u != nil && *u == (usage{}) {
+	u.connections += connections
+	u.calls += calls
+	u.held += held
+	t.held += held
+	if u == (usage{}) {
 		delete(t.perClient, client)
+	} else {
+		t.perClient[client] = u
 	}
 }
 
