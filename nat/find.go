@@ -2,9 +2,10 @@ package nat
 
 import "time"
 
-// Find returns the mapping whose GRE arrives with the tuple, or nil. It may be
-// one whose GRE no longer flows; see Mapping.Open.
-func (t *Table) Find(arrives Tuple, zone Zone) *Mapping {
+// Find returns the mapping whose GRE arrives with the tuple, in the zone with
+// that number, or nil. It may be one whose GRE no longer flows; see
+// Mapping.Open.
+func (t *Table) Find(arrives Tuple, zone uint16) *Mapping {
 	if !arrives.Src.Is4() || !arrives.Dst.Is4() {
 		return nil
 	}

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -84,6 +85,7 @@ func (t *Table) renewLater(now time.Time, m *Mapping) {
 // the older one stays; nobody could tell the two apart.
 func (t *Table) conflict(now time.Time, m *Mapping) error {
 	var next *Mapping
+	var twins []uint16
 	for old := t.departures[departureKey(m)]; old != nil; old = next {
 		next = old.next
 		switch {
@@ -91,13 +93,18 @@ func (t *Table) conflict(now time.Time, m *Mapping) error {
 			return ErrAmbiguous
 		case !old.call.Live(), old.call.State == Clearing:
 		case old.Path == m.Path:
-			// Several calls of one control connection: the data plane may know how.
+			// Several calls of one control connection, which its ends can tell
+			// apart by the other Call ID.
+			twins = append(twins, old.Twin)
 			continue
 		case old.Path.Hosts[Client].Real != m.Path.Hosts[Client].Real:
 			return ErrAmbiguous
 		}
 		old.call.Connection.End(now, old.call, "its Call ID was given to a newer call")
 		t.close(now, old)
+	}
+	for m.Twin = 0; slices.Contains(twins, m.Twin); {
+		m.Twin++
 	}
 	return nil
 }

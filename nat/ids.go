@@ -6,7 +6,7 @@ import "math/rand/v2"
 // and destination with which GRE arrives.
 type domain struct {
 	src, dst [4]byte
-	zone     Zone
+	zone     uint16
 }
 
 // key is a Call ID within its domain.
@@ -17,12 +17,12 @@ type key struct {
 
 func arrivalKey(m *Mapping) key {
 	t := m.Arrives()
-	return key{domain{t.Src.As4(), t.Dst.As4(), m.Path.Zone}, t.CallID}
+	return key{domain{t.Src.As4(), t.Dst.As4(), m.Path.Zone.from(m.Side.Other())}, t.CallID}
 }
 
 func departureKey(m *Mapping) key {
 	t := m.Leaves()
-	return key{domain{t.Src.As4(), t.Dst.As4(), m.Path.Zone}, t.CallID}
+	return key{domain{t.Src.As4(), t.Dst.As4(), m.Path.Zone.from(m.Side)}, t.CallID}
 }
 
 // A block is the 256 Call IDs with the same high byte.

@@ -13,6 +13,10 @@ type Mapping struct {
 	spare bool   // Told is the domain's spare ID: the call is refused
 	known bool   // to the data plane, from Open to Free
 
+	// Twin tells mappings of one control connection apart that leave with the
+	// same tuple: the lowest number that none of the others has.
+	Twin uint16
+
 	// Past is what the data plane counted in flows of the mapping that it has
 	// ended: those that were renewed, and the last one. It is the plane's.
 	Past Traffic

@@ -967,7 +967,7 @@ func (m *model) check() {
 			m.failf("Call ID 0 is told")
 		}
 		seen[id.at] = true
-		got := t.Find(Tuple{id.at.src, id.at.dst, id.at.id}, id.at.zone)
+		got := t.Find(Tuple{id.at.src, id.at.dst, id.at.id}, id.at.zone.ID)
 		if got == nil || id.m != nil && got != id.m || got.state != id.state || got.known != id.known {
 			m.failf("ID %v belongs to %+v, want %+v", id.at, got, id)
 		}
@@ -1025,7 +1025,7 @@ func (m *model) check() {
 		m.failf("%d spare IDs, want %d", len(t.pool.spare), len(m.spares))
 	}
 	for _, s := range m.spares {
-		d := domain{s.at.src.As4(), s.at.dst.As4(), s.at.zone}
+		d := domain{s.at.src.As4(), s.at.dst.As4(), s.at.zone.ID}
 		if got := t.pool.spare[d]; got == nil || got.id != s.at.id || got.uses != s.uses || got.until.due != nil != s.resting {
 			m.failf("spare ID %+v, want %+v", got, s)
 		}

@@ -28,12 +28,31 @@ type Host struct {
 	Told netip.Addr // what the other side sees
 }
 
-// Zone is the conntrack zone that a control connection lives in. Direction
-// has the meaning of the kernel's nf_conntrack_zone.dir and is opaque here:
-// two different values are two different places.
+// Zone is the conntrack zone that a control connection lives in, if any. The
+// zero value is the default zone.
 type Zone struct {
 	ID        uint16
-	Direction uint8
+	Direction ZoneDirection
+}
+
+// ZoneDirection says to which packets of a control connection a zone applies.
+// The values are those of package conntrack for a connection that the client
+// opened.
+type ZoneDirection uint8
+
+// Directions of a zone.
+const (
+	ZoneBoth       ZoneDirection = iota
+	ZoneFromClient               // only what the client sends
+	ZoneFromServer               // only what the server sends
+)
+
+// from returns the zone of packets that a side sends.
+func (z Zone) from(s Side) uint16 {
+	if z.Direction == ZoneFromClient && s == Server || z.Direction == ZoneFromServer && s == Client {
+		return 0
+	}
+	return z.ID
 }
 
 // Path is the way between the two ends of a control connection, taken from

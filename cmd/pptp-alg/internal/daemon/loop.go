@@ -126,14 +126,11 @@ func (d *daemon) removed(now time.Time, r removals) {
 
 // mapping finds the mapping of a conntrack entry.
 func (d *daemon) mapping(g conntrack.GRE, z conntrack.Zone) *nat.Mapping {
-	t := nat.Tuple{Src: g.Src, Dst: g.Dst, CallID: g.CallID}
-	for _, z := range [...]conntrack.Zone{z, z.Opposite()} {
-		m := d.table.Find(t, nat.Zone{ID: z.ID, Direction: uint8(z.Direction)})
-		if m != nil && entryOf(m).Arrives == g {
-			return m
-		}
+	zone := z.ID
+	if z.Direction == conntrack.ReplyOnly {
+		zone = 0 // what arrives is in the original direction
 	}
-	return nil
+	return d.table.Find(nat.Tuple{Src: g.Src, Dst: g.Dst, CallID: g.CallID}, zone)
 }
 
 // reload takes over what can be changed while calls are up.

@@ -29,7 +29,7 @@ func orient(c conntrack.Connection, ports []uint16) (client, server end, path na
 			nat.Client: {Real: original.Src.Addr(), Told: reply.Dst.Addr()},
 			nat.Server: {Real: reply.Src.Addr(), Told: original.Dst.Addr()},
 		},
-		Zone: nat.Zone{ID: zone.ID, Direction: uint8(zone.Direction)},
+		Zone: nat.Zone{ID: zone.ID, Direction: nat.ZoneDirection(zone.Direction)},
 		Mark: c.Mark,
 	}
 	return end{original.Src, reply.Dst}, end{reply.Src, original.Dst}, path

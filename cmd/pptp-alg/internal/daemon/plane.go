@@ -18,6 +18,10 @@ const (
 	entryRenew = 4 * time.Hour
 )
 
+// twinZone is above the conntrack zones that twins take, from the highest
+// number down: users begin at the lowest.
+const twinZone = 0xffff
+
 // plane is the nat.DataPlane: a conntrack entry and an element of the guard
 // set for every mapping.
 type plane struct {
@@ -48,6 +52,11 @@ func entryOf(m *nat.Mapping) conntrack.Entry {
 	zone := conntrack.Zone{ID: m.Path.Zone.ID, Direction: conntrack.Direction(m.Path.Zone.Direction)}
 	if m.Side == nat.Client {
 		zone = zone.Opposite()
+	}
+	if m.Twin != 0 && zone.ID == 0 {
+		// Two entries must not have the same reply tuple. No packet ever matches
+		// a reply tuple here, so another zone for it changes nothing else.
+		zone = conntrack.Zone{ID: twinZone - m.Twin, Direction: conntrack.ReplyOnly}
 	}
 	return conntrack.Entry{
 		Arrives: gre(m.Arrives()),
