@@ -103,6 +103,12 @@ type world struct {
 // newWorld makes a lab without a daemon, in parallel with other tests.
 func newWorld(t *testing.T, p lab.Plan) *world {
 	t.Helper()
+	return worldOf(t, func(ctx context.Context) (*lab.Site, error) { return lab.NewSite(ctx, p) })
+}
+
+// worldOf is newWorld for labs that no Plan describes.
+func worldOf(t *testing.T, build func(context.Context) (*lab.Site, error)) *world {
+	t.Helper()
 	t.Parallel()
 	if err := checkLab(); err != nil {
 		if os.Getenv("CI") != "" {
@@ -111,7 +117,7 @@ func newWorld(t *testing.T, p lab.Plan) *world {
 		t.Skip(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
-	s, err := lab.NewSite(ctx, p)
+	s, err := build(ctx)
 	if err != nil {
 		cancel()
 		t.Fatal(err)

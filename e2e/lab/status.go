@@ -14,6 +14,7 @@ type Status struct {
 	Version     string                     `json:"version"`
 	Calls       []CallStatus               `json:"calls"`
 	Connections []json.RawMessage          `json:"connections"`
+	Ended       []CallStatus               `json:"ended"` // latest first
 	Counters    map[string]json.RawMessage `json:"counters"`
 }
 
@@ -32,6 +33,7 @@ type CallStatus struct {
 	BytesFromClient   uint64          `json:"bytes_from_client"`
 	PacketsFromServer uint64          `json:"packets_from_server"`
 	BytesFromServer   uint64          `json:"bytes_from_server"`
+	Reason            string          `json:"reason"` // why it ended
 }
 
 // SideStatus is one side of a call; Translated is what the other side sees.

@@ -1,0 +1,146 @@
+package lab
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// chainOf is chain for those that the ordinary pieces do not need.
+func (f *firewall) chainOf(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) {
+	if f.made[name] == nil {
+		f.made[name] = f.conn.AddChain(&nftables.Chain{Table: f.table, Name: name, Type: kind, Hooknum: hook, Priority: priority})
+	}
+}
+
+// Spread says by what a balancing DNAT chooses the server.
+type Spread int
+
+// Ways to choose a server.
+const (
+	InTurn   Spread = iota // numgen inc: the next one for every connection
+	ByClient               // jhash of address and port of the client
+)
+
+// Balance forwards a TCP port of the address public to several inside hosts:
+// dnat to numgen inc mod N map { 0 : A, 1 : B, ... }, or jhash in its place.
+func Balance(public netip.AddrPort, by Spread, port uint16, to ...netip.Addr) Piece {
+	return func(f *firewall) {
+		table := &nftables.Set{Table: f.table, Anonymous: true, Constant: true, IsMap: true,
+			KeyType: nftables.TypeInteger, DataType: nftables.TypeIPAddr}
+		var elements []nftables.SetElement
+		for i, a := range to {
+			elements = append(elements, nftables.SetElement{Key: binary.NativeEndian.AppendUint32(nil, uint32(i)), Val: a.AsSlice()})
+		}
+		if err := f.conn.AddSet(table, elements); err != nil {
+			panic("lab: " + err.Error()) // fixed values: our own mistake
+		}
+		choose := just(&expr.Numgen{Register: 1, Modulus: uint32(len(to)), Type: unix.NFT_NG_INCREMENTAL})
+		if by == ByClient {
+			choose = just(
+				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+				&expr.Payload{DestRegister: unix.NFT_REG32_01, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+				&expr.Hash{SourceRegister: 1, DestRegister: 1, Length: 8, Modulus: uint32(len(to)), Seed: 0x5eed, Type: expr.HashTypeJenkins})
+		}
+		f.rule("prerouting", toAddress(public.Addr()), tcpTo(public.Port()), choose,
+			just(&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: table.Name, SetID: table.ID},
+				&expr.Immediate{Register: 2, Data: be16(port)},
+				&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2}))
+	}
+}
+
+// KernelHelper gives connections to a TCP port the kernel's own PPTP helper:
+// ct helper set "pptp". Kernels without CONFIG_NF_CONNTRACK_PPTP do not load it.
+func KernelHelper(port uint16) Piece {
+	const name = "pptp"
+	return func(f *firewall) {
+		f.conn.AddObj(&nftables.NamedObj{Table: f.table, Name: name, Type: nftables.ObjTypeCtHelper,
+			Obj: &expr.CtHelper{Name: "pptp", L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_TCP}})
+		f.rule("mangle", tcpTo(port), just(&expr.Objref{Type: unix.NFT_OBJECT_CT_HELPER, Name: name}))
+	}
+}
+
+// PreferMark is RestoreMark for what the router itself sends.
+func PreferMark() Piece {
+	return func(f *firewall) {
+		f.chainOf("reroute", nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle)
+		f.rule("reroute", just(&expr.Ct{Register: 1, Key: expr.CtKeyMARK},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}))
+	}
+}
+
+// MarkTCPFrom gives connections from an address to a TCP port a conntrack mark.
+func MarkTCPFrom(from netip.Addr, port uint16, mark uint32) Piece {
+	return func(f *firewall) {
+		f.rule("mangle", fromNetwork(netip.PrefixFrom(from, 32)), tcpTo(port), just(
+			&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, mark)},
+			&expr.Ct{Register: 1, SourceRegister: true, Key: expr.CtKeyMARK}))
+	}
+}
+
+// Zone puts what comes in through a device into a conntrack zone, both
+// directions of its connections: ct zone set ID.
+func Zone(in string, id uint16) Piece {
+	return func(f *firewall) {
+		f.raw()
+		f.rule("raw", inDevice(in), just(
+			&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint16(nil, id)},
+			&expr.Ct{Register: 1, SourceRegister: true, Key: expr.CtKeyZONE}))
+	}
+}
+
+// Raw makes the chain that Host.ZoneOriginal needs.
+func Raw() Piece { return (*firewall).raw }
+
+func (f *firewall) raw() {
+	f.chainOf("raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+}
+
+// RouteByMark sends packets with a mark by a table of their own, in which
+// there is one route. The zero Prefix is the default route; via may be the zero
+// Addr where the device alone says it.
+func (h *Host) RouteByMark(mark uint32, table int, to netip.Prefix, via netip.Addr, device string) error {
+	rule := netlink.NewRule()
+	rule.Family, rule.Mark, rule.Table, rule.Priority = unix.AF_INET, mark, table, 100+table
+	if err := h.handle.RuleAdd(rule); err != nil {
+		return fmt.Errorf("add rule for mark %d on %s: %w", mark, h.name, err)
+	}
+	route := &netlink.Route{Table: table}
+	if to.IsValid() {
+		route.Dst = ipNet(to.Masked())
+	} else {
+		route.Dst = ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	if via.IsValid() {
+		route.Gw = via.AsSlice()
+	}
+	link, err := h.handle.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s on %s: %w", device, h.name, err)
+	}
+	route.LinkIndex = link.Attrs().Index
+	if !via.IsValid() {
+		route.Scope = netlink.SCOPE_LINK
+	}
+	if err := h.handle.RouteAdd(route); err != nil {
+		return fmt.Errorf("add route for mark %d on %s: %w", mark, h.name, err)
+	}
+	return nil
+}
+
+// SetMTU changes the MTU of one end of a device.
+func (h *Host) SetMTU(device string, mtu int) error {
+	link, err := h.handle.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s on %s: %w", device, h.name, err)
+	}
+	if err := h.handle.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("set MTU of %s on %s: %w", device, h.name, err)
+	}
+	return nil
+}
