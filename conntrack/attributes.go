@@ -7,15 +7,15 @@ import "github.com/mdlayher/netlink"
 
 // Message types. The upper byte is the nfnetlink subsystem.
 const (
-	subsysCTNetlink = 1 // NFNL_SUBSYS_CTNETLINK
+	subsysCTNetlink = 1 << 8 // NFNL_SUBSYS_CTNETLINK
 
 	// IPCTNL_MSG_CT_NEW: creates or changes; also the type of every answer and of NEW events.
-	msgNew netlink.HeaderType = subsysCTNetlink<<8 | 0
+	msgNew netlink.HeaderType = subsysCTNetlink + 0
 	// IPCTNL_MSG_CT_GET: one entry by a tuple, or a dump.
-	msgGet netlink.HeaderType = subsysCTNetlink<<8 | 1
+	msgGet netlink.HeaderType = subsysCTNetlink + 1
 	// IPCTNL_MSG_CT_DELETE: one entry by a tuple. WITHOUT A TUPLE IT EMPTIES THE WHOLE TABLE, and an
 	// ID alone does not prevent that. Only encodeDelete builds it. Also the type of DESTROY events.
-	msgDelete netlink.HeaderType = subsysCTNetlink<<8 | 2
+	msgDelete netlink.HeaderType = subsysCTNetlink + 2
 )
 
 // Multicast groups (enum nfnetlink_groups).

@@ -87,13 +87,19 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 	try(true, "no known call any more", Unmapped, known, r.inside)
 }
 
+// timeval has another width on 32-bit machines.
+func timeval(d time.Duration) *unix.Timeval {
+	v := unix.NsecToTimeval(d.Nanoseconds())
+	return &v
+}
+
 // The router's own GRE is a raw socket's here.
 func ownGRE(t *testing.T) (send func([]byte), receive func() bool) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_GRE)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
-	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: int64(ourQMax / time.Microsecond)}))
+	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeval(ourQMax)))
 	return func(packet []byte) {
 			t.Helper()
 			must(t, unix.Sendto(fd, packet[20:], 0, &unix.SockaddrInet4{Addr: [4]byte(packet[ipDestination : ipDestination+4])}))
