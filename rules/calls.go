@@ -150,7 +150,7 @@ func (k *Kernel) Calls() ([]Call, error) {
 func (k *Kernel) keys(set string) ([][]byte, error) {
 	for pause := time.Millisecond; ; pause *= 2 {
 		keys, err := k.keysOnce(set)
-		if err != nil && err != errMoving || err == nil && !repeats(keys) {
+		if err != nil || !repeats(keys) {
 			return keys, err
 		}
 		if pause > time.Second {
@@ -177,9 +177,6 @@ func (k *Kernel) keysOnce(set string) ([][]byte, error) {
 	}
 	var keys [][]byte
 	for _, r := range replies {
-		if r.Header.Flags&netlink.DumpInterrupted != 0 {
-			return nil, errMoving
-		}
 		for kind, list := range attributes(r) {
 			if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 				continue

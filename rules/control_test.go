@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/florianl/go-nfqueue/v2"
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -134,6 +136,44 @@ func TestBehindTheUsersFilter(t *testing.T) {
 		}
 		counters = r.counts(s.what, counters, map[string]uint64{Queued: s.queued})
 	}
+}
+
+// The router's own connections go through the queue as well.
+func TestOwnControlConnection(t *testing.T) {
+	r := newRouter(t, Config{Queue: 1723, Ports: []uint16{1723}})
+	counters, err := r.kernel.Counters()
+	must(t, err)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server.As4(), Port: 1723}); err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+	next := func(what string) []byte {
+		t.Helper()
+		p := r.receive(r.outer, unix.IPPROTO_TCP, patience)
+		if p == nil {
+			t.Fatalf("%s did not leave", what)
+		}
+		return afterIP(p)
+	}
+	syn := next("SYN")
+	counters = r.counts("SYN", counters, nil)
+	own := netip.AddrPortFrom(public, binary.BigEndian.Uint16(syn))
+	sent := binary.BigEndian.Uint32(syn[4:]) + 1
+	r.put(segment{src: serverPort, dst: own, flags: "SA", seq: 500, ack: sent}.packet(), r.outer)
+	next("ACK")
+	counters = r.counts("SYN and ACK, then ACK", counters, map[string]uint64{Queued: 1})
+	_, err = unix.Write(fd, []byte("request"))
+	must(t, err)
+	next("payload")
+	counters = r.counts("payload", counters, map[string]uint64{Queued: 1})
+	r.put(segment{src: serverPort, dst: own, flags: "A", seq: 501, ack: sent + 7, payload: "reply"}.packet(), r.outer)
+	var b [16]byte
+	if n, err := unix.Read(fd, b[:]); string(b[:max(n, 0)]) != "reply" {
+		t.Errorf("read %q, %v", b[:max(n, 0)], err)
+	}
+	r.counts("answer", counters, map[string]uint64{Queued: 1})
 }
 
 // Somebody listens: the segments come to the configured queues, and both directions of a connection to the same one.

@@ -75,7 +75,7 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 	if out := r.send(parts[1], r.inside); out == nil {
 		t.Error("a fragmented packet of a call did not pass")
 	}
-	r.receive(r.outer, unix.IPPROTO_GRE) // it leaves in fragments again
+	r.receive(r.outer, unix.IPPROTO_GRE, patience) // it leaves in fragments again
 	counters = r.counts("fragments of a call", counters, map[string]uint64{Mapped: 1})
 
 	// Somebody else's established entry is in the way of the call, but it is not about to arise.
@@ -99,7 +99,7 @@ func ownGRE(t *testing.T) (send func([]byte), receive func() bool) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_GRE)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
-	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeval(ourQMax)))
+	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeval(patience)))
 	return func(packet []byte) {
 			t.Helper()
 			must(t, unix.Sendto(fd, packet[20:], 0, &unix.SockaddrInet4{Addr: [4]byte(packet[ipDestination : ipDestination+4])}))
@@ -132,11 +132,11 @@ func TestGuardAllDropsForwardedGREWithoutCall(t *testing.T) {
 
 	send, receive := ownGRE(t)
 	send(enhanced(public, server, 8, "own"))
-	if r.receive(r.outer, unix.IPPROTO_GRE) == nil {
+	if r.receive(r.outer, unix.IPPROTO_GRE, patience) == nil {
 		t.Error("the router's own GRE did not leave")
 	}
 	counters = r.counts("own, out", counters, nil)
-	r.send(enhanced(server, public, 8, "own"), r.outer)
+	r.put(enhanced(server, public, 8, "own"), r.outer)
 	if !receive() {
 		t.Error("GRE for the router itself did not arrive")
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,8 @@ type Kernel struct {
 	raw  syscall.RawConn
 
 	sequence   uint32
-	sendBuffer int // bytes the socket takes in one piece
+	sendBuffer int    // bytes the socket takes in one piece
+	buffer     []byte // for one received datagram
 
 	applied  *Ruleset // the last that Apply brought about
 	verified uint32   // the generation in which the table was last seen to be as applied; 0: none
@@ -56,7 +58,7 @@ func Dial(options ...Option) (*Kernel, error) {
 		conn.Close()
 		return nil, fmt.Errorf("rules: set NETLINK_CAP_ACK: %w", err)
 	}
-	return &Kernel{conn: conn, raw: raw}, nil
+	return &Kernel{conn: conn, raw: raw, buffer: make([]byte, receiveBuffer)}, nil
 }
 
 // Close closes the connection. What was applied stays.
@@ -84,128 +86,43 @@ const (
 	remove = netlink.Request
 )
 
-const messageHeaderLength, errnoLength = 16, 4
-
-// netlinkMessage puts the nfgenmsg header (family, version 0, resource id) in front of the attributes. The resource id
-// is the subsystem in the messages that frame a batch.
-func netlinkMessage(kind netlink.HeaderType, flags netlink.HeaderFlags, sequence uint32, family byte, resource uint16, attributes []byte) netlink.Message {
-	data := make([]byte, 4, 4+len(attributes))
-	data[0] = family
-	binary.BigEndian.PutUint16(data[2:], resource)
-	return netlink.Message{
-		Header: netlink.Header{Type: kind, Flags: flags, Sequence: sequence},
-		Data:   append(data, attributes...),
-	}
-}
-
-func nftables(kind uint16) netlink.HeaderType {
-	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind)
-}
-
 // transact sends a batch, in one system call as nftables demands, and returns what the kernel objects to. With commit
 // false the message that ends a batch is left out: the kernel then checks everything and takes nothing over (this is
 // what `nft -c` does).
 func (k *Kernel) transact(messages []message, commit bool) ([]failure, error) {
-	if _, err := k.drain(); err != nil { // late answers to an earlier request would be taken for ours
-		return nil, err
-	}
 	first := k.sequence + 1
 	k.sequence += uint32(len(messages)) + 2
 
-	batch := make([]netlink.Message, 0, len(messages)+2)
-	batch = append(batch, netlinkMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, first, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil))
-	size := 2 * (messageHeaderLength + 4)
+	size := 2 * (messageHeaderLength + familyHeaderLength)
+	for _, m := range messages {
+		size += messageHeaderLength + familyHeaderLength + len(m.attributes) + 3
+	}
+	batch := make([]byte, 0, size)
+	batch = appendMessage(batch, unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, first, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	for i, m := range messages {
-		n := netlinkMessage(nftables(m.kind), m.flags, first+1+uint32(i), unix.NFPROTO_IPV4, 0, m.attributes)
-		size += messageHeaderLength + len(n.Data) + 3
-		batch = append(batch, n)
+		batch = appendMessage(batch, nftables(m.kind), m.flags, first+1+uint32(i), unix.NFPROTO_IPV4, 0, m.attributes)
 	}
 	if commit {
-		batch = append(batch, netlinkMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, k.sequence, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil))
+		batch = appendMessage(batch, unix.NFNL_MSG_BATCH_END, netlink.Request, k.sequence, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	}
-	if err := k.growSendBuffer(size); err != nil {
-		return nil, err
-	}
-	if _, err := k.conn.SendMessages(batch); err != nil {
-		return nil, err
-	}
-	// No message asks for an acknowledgement. The kernel works through the batch inside the system call that sends it, so
-	// by now every objection lies in the receive queue, and an empty queue means that all went well.
-	errnos, err := k.drain()
+	// No message asks for an acknowledgement: an empty answer means that all went well.
+	replies, err := k.exchange(batch)
 	if err != nil {
 		return nil, err
 	}
 	var failures []failure
-	for _, e := range errnos {
-		f := failure{errno: e.errno}
-		if i := int(e.sequence - first - 1); i >= 0 && i < len(messages) {
+	for _, r := range replies {
+		errno := errorNumber(r)
+		if errno == 0 {
+			continue
+		}
+		f := failure{errno: errno}
+		if i := int(r.Header.Sequence - first - 1); i >= 0 && i < len(messages) {
 			f.message = &messages[i]
 		}
 		failures = append(failures, f)
 	}
 	return failures, nil
-}
-
-// growSendBuffer makes room for a message of this size: netlink sends it in one piece or answers EMSGSIZE.
-func (k *Kernel) growSendBuffer(size int) error {
-	const ordinary = 64 << 10 // below net.core.wmem_default everywhere
-	if size <= max(ordinary, k.sendBuffer) {
-		return nil
-	}
-	if err := k.conn.SetWriteBuffer(size); err != nil {
-		return fmt.Errorf("make room for %d bytes in the socket's send buffer: %w", size, err)
-	}
-	k.sendBuffer = size
-	return nil
-}
-
-type answer struct {
-	sequence uint32
-	errno    unix.Errno
-}
-
-// drain reads what lies in the receive queue, without waiting, and returns the errors in it.
-func (k *Kernel) drain() ([]answer, error) {
-	var (
-		answers []answer
-		failed  error
-		buffer  [8192]byte
-	)
-	err := k.raw.Control(func(fd uintptr) {
-		for {
-			n, _, err := unix.Recvfrom(int(fd), buffer[:], unix.MSG_DONTWAIT)
-			switch err {
-			case nil:
-				answers = append(answers, parseErrors(buffer[:n])...)
-			case unix.EAGAIN:
-				return
-			case unix.EINTR:
-			default:
-				failed = fmt.Errorf("receive: %w", err)
-				return
-			}
-		}
-	})
-	return answers, errors.Join(err, failed)
-}
-
-// parseErrors finds the NLMSG_ERROR messages with an error in them: header, then the negative error number.
-func parseErrors(b []byte) []answer {
-	var answers []answer
-	for len(b) >= messageHeaderLength {
-		length := int(binary.NativeEndian.Uint32(b))
-		if length < messageHeaderLength || length > len(b) {
-			break
-		}
-		kind, sequence := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:])
-		if netlink.HeaderType(kind) == netlink.Error && length >= messageHeaderLength+errnoLength {
-			if errno := int32(binary.NativeEndian.Uint32(b[messageHeaderLength:])); errno < 0 {
-				answers = append(answers, answer{sequence, unix.Errno(-errno)})
-			}
-		}
-		b = b[min((length+3)&^3, len(b)):]
-	}
-	return answers
 }
 
 // commit sends a batch and turns the first objection into an error that names the object.
@@ -247,13 +164,42 @@ func objection(doing string, messages []message, failures []failure) error {
 	return explain(doing+": "+f.message.what, f.errno)
 }
 
-// get asks for one object, or with dump for a list.
+// get asks for one object, or with netlink.Dump for a list. A list that somebody's transaction has cut in two is asked
+// for again.
 func (k *Kernel) get(kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
-	if _, err := k.drain(); err != nil {
+	for pause := time.Millisecond; ; pause *= 2 {
+		found, err := k.getOnce(kind, flags, attributes)
+		if err != errMoving || pause > time.Second {
+			return found, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (k *Kernel) getOnce(kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
+	k.sequence++
+	replies, err := k.exchange(appendMessage(nil, nftables(kind), netlink.Request|flags, k.sequence, unix.NFPROTO_IPV4, 0, attributes))
+	if err != nil {
 		return nil, err
 	}
-	k.sequence++
-	return k.conn.Execute(netlinkMessage(nftables(kind), netlink.Request|flags, k.sequence, unix.NFPROTO_IPV4, 0, attributes))
+	done := flags&netlink.Dump == 0
+	var found []netlink.Message
+	for _, r := range replies {
+		switch {
+		case errorNumber(r) != 0:
+			return nil, errorNumber(r)
+		case r.Header.Flags&netlink.DumpInterrupted != 0:
+			return nil, errMoving
+		case r.Header.Type == netlink.Done:
+			done = true
+		case r.Header.Type != netlink.Error:
+			found = append(found, r)
+		}
+	}
+	if !done {
+		return nil, errors.New("the kernel's list has no end")
+	}
+	return found, nil
 }
 
 // generation is the number of the current ruleset of the whole namespace: every transaction of anybody raises it.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -472,4 +473,44 @@ func TestInNamespace(t *testing.T) {
 	if d, err := k.Diff(r); len(d) > 0 || err != nil {
 		t.Errorf("not applied here: %q, %v", d, err)
 	}
+}
+
+// Others change their tables, and we the guard, while the table is read.
+func TestReadWhileOthersWrite(t *testing.T) {
+	inNewNamespace(t)
+	k, other := dial(t), dial(t)
+	r := installable(t, k, Config{Queue: 1, Ports: []uint16{1723}})
+	must(t, k.Apply(r))
+	stop, stopped := make(chan struct{}), make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			case <-time.After(200 * time.Microsecond):
+			}
+			if err := errors.Join(other.Add(numbered(i)), other.Delete(numbered(i/2))); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 200 {
+		if c, err := k.Counters(); err != nil || len(c) != 4 {
+			t.Errorf("Counters: %v, %v", c, err)
+		}
+		if d, err := k.Diff(r); err != nil || len(d) != 0 {
+			t.Errorf("Diff: %q, %v", d, err)
+		}
+		if _, err := k.Calls(); err != nil {
+			t.Error(err)
+		}
+		if ok, err := k.Present(); !ok || err != nil {
+			t.Errorf("Present: %v, %v", ok, err)
+		}
+		must(t, k.Apply(r))
+	}
+	close(stop)
+	must(t, <-stopped)
 }

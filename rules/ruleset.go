@@ -134,8 +134,9 @@ func (r Ruleset) Config() Config {
 	return c
 }
 
-// compose writes the table. The order of rules and clauses follows the cost: forward and prerouting see every packet of
-// the router and leave with two expressions for those that are neither TCP nor GRE.
+// compose writes the table. The order of rules and clauses follows the cost: every packet of the router comes through
+// prerouting, where what is not GRE leaves after two expressions, and most through forward, where what is not TCP leaves
+// each of the rules after two.
 func compose(c Config) table {
 	t := table{
 		comment: "PPTP passthrough; kept by pptp-alg, which replaces the table when it is edited",

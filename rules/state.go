@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -146,22 +147,29 @@ func describeAttributes(path string, b []byte) string {
 // errMoving says that somebody changed nftables while it was read.
 var errMoving = errors.New("the ruleset changes faster than it can be read")
 
-// read reads the state of the table, and the generation for which it holds. No table is an empty state.
+// read reads the state of the table, and a generation from which on it holds. No table is an empty state.
+//
+// A list that is read while others write may be cut, doubled, or answered with EINTR or ENOENT. What nevertheless is as
+// wanted is not read again: on a busy router a generation may not last for the whole of the reading.
 func (k *Kernel) read(t table) (state, uint32, error) {
-	for range 10 {
+	wanted := t.wanted()
+	for pause := time.Millisecond; pause < time.Second; pause *= 2 {
 		before, err := k.generation()
 		if err != nil {
 			return nil, 0, err
 		}
-		s, readErr := k.readOnce(t)
+		found, readErr := k.readOnce(t)
+		if readErr == nil && maps.Equal(wanted, found) {
+			return found, before, nil
+		}
 		after, err := k.generation()
 		if err != nil {
 			return nil, 0, err
 		}
-		// A list that is read while others write may be cut, doubled or answered with EINTR or ENOENT.
 		if before == after {
-			return s, after, readErr
+			return found, after, readErr
 		}
+		time.Sleep(pause)
 	}
 	return nil, 0, errMoving
 }
