@@ -14,6 +14,7 @@ type fields struct {
 	call      *nat.Call    // the call that the message is about, once known
 	mapping   *nat.Mapping // an answer's own Call ID, until the call is known
 	err       error        // why an answer's own Call ID could not be mapped
+	promised  bool         // an answer's own Call ID was told before its result came
 	refuse    bool         // turn the answer into a refusal
 }
 
@@ -72,6 +73,10 @@ func (d *direction) translate(now time.Time, s *Segment, i, k int) int {
 		put(f.off, byte(f.id.value>>8))
 		put(f.off+1, byte(f.id.value))
 	}
+	if d.fields.promised && hi > d.layout.result {
+		d.fields.promised = false
+		d.announce(now, &d.fields.own, be16(d.head[d.layout.own:]))
+	}
 	if d.fields.refuse && d.head[d.layout.result] == resultOK {
 		put(d.layout.result, resultGeneralError)
 		put(d.layout.result+1, errorNoResource)
@@ -96,6 +101,7 @@ func (d *direction) decide(now time.Time, id *callID, have int) {
 			dir = nat.Incoming
 		}
 		d.fields.call = calls.Request(now, d.side, dir, own, id.held)
+		id.held = nil // the call's now
 		id.value = d.fields.call.End(d.side).Told
 	case OutgoingCallReplyType, IncomingCallReplyType:
 		d.decideAnswer(now, id, own, have)
@@ -126,24 +132,37 @@ func (d *direction) refer(id *callID, call *nat.Call, own uint16) {
 }
 
 // decideAnswer maps the own Call ID of a reply that accepts a call. When the
-// message is cut before the result, it is mapped on trial.
+// message is cut before the result, it is promised only: other replies have
+// any number there, and no call may suffer from that.
 func (d *direction) decideAnswer(now time.Time, id *callID, own uint16, have int) {
+	if have <= d.layout.result {
+		id.held = d.conn.calls.Promise(d.side, own, id.held)
+		id.value, d.fields.promised = id.held.Told, true
+		return
+	}
 	id.value = id.keep(own)
-	if have > d.layout.result {
-		d.answered(now, be16(d.head[d.layout.peer:]))
-		if d.head[d.layout.result] != resultOK || d.fields.call == nil || d.fields.refuse || !d.fields.call.Live() {
-			d.giveBack(now)
-			return
-		}
+	d.answered(now, be16(d.head[d.layout.peer:]))
+	if m := d.announce(now, id, own); m != nil {
+		id.value = m.Told
+	}
+}
+
+// announce maps the own Call ID of a reply whose call and result are known, if
+// it accepts the call.
+func (d *direction) announce(now time.Time, id *callID, own uint16) *nat.Mapping {
+	f := &d.fields
+	if d.head[d.layout.result] != resultOK || f.call == nil || f.refuse || !f.call.Live() {
+		d.giveBack(now)
+		return nil
 	}
 	m, err := d.conn.calls.Announce(now, d.side, own, id.held)
 	if err != nil {
 		d.giveBack(now)
-		d.fields.err = err
-		d.fields.refuse = d.fields.call != nil
-		return
+		f.err, f.refuse = err, true
+		return nil
 	}
-	id.held, d.fields.mapping, id.value = nil, m, m.Told
+	id.held, f.mapping = nil, m
+	return m
 }
 
 // answered finds the call that a reply is for.
@@ -162,9 +181,7 @@ func (d *direction) answered(now time.Time, told uint16) {
 		}
 		f.call = d.conn.calls.Adopt(now, other, dir, told)
 	}
-	if f.call != nil && (f.call.Refused || f.err != nil) {
-		f.refuse = true
-	}
+	f.refuse = f.call != nil && f.call.Refused
 }
 
 // decidePeer translates the receiver's Call ID back.

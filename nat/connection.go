@@ -222,7 +222,11 @@ func (c *Connection) Announce(now time.Time, side Side, real uint16, held *Mappi
 	if err := t.conflict(now, m); err != nil {
 		return held, err
 	}
-	if err := t.open(now, m, held); err != nil {
+	open := t.open
+	if held != nil && held.promised {
+		open = t.keep
+	}
+	if err := open(now, m, held); err != nil {
 		return held, err
 	}
 	return m, nil

@@ -5,13 +5,14 @@ import "errors"
 // Mapping is one side's Call ID in its two forms. It corresponds to one
 // conntrack entry and to one element of the guard set in the kernel.
 type Mapping struct {
-	Path  *Path
-	Side  Side // the side whose Call ID this is, and towards which its GRE flows
-	state mappingState
-	Real  uint16 // the ID that the side itself uses
-	Told  uint16 // the ID that the other side uses for it
-	spare bool   // Told is the domain's spare ID: the call is refused
-	known bool   // to the data plane, from Open to Free
+	Path     *Path
+	Side     Side // the side whose Call ID this is, and towards which its GRE flows
+	state    mappingState
+	Real     uint16 // the ID that the side itself uses
+	Told     uint16 // the ID that the other side uses for it
+	spare    bool   // Told is the domain's spare ID: the call is refused
+	promised bool   // Told was told already
+	known    bool   // to the data plane, from Open to Free
 
 	// Twin tells mappings of one control connection apart that leave with the
 	// same tuple: the lowest number that none of the others has.
