@@ -70,10 +70,14 @@ func (c *Connection) Path() nat.Path { return c.calls.Path }
 // same addresses and ports. The caller then closes this one and opens a new
 // one, whose NAT may differ.
 func (c *Connection) Reopens(s *Segment) bool {
+	d := &c.dirs[s.From]
 	if s.Flags&SYN == 0 {
-		return false
+		// The beginning may have passed unseen. What follows the end of a
+		// connection and is far from its sequence numbers is another one.
+		return c.State == Closed && d.started && len(s.Payload) > 0 &&
+			uint32(s.Seq-d.next+maxHistory) > 2*maxHistory
 	}
-	return c.dirs[s.From].started && (!c.known[s.From] || c.opened[s.From] != s.Seq+1)
+	return d.started && (!c.known[s.From] || c.opened[s.From] != s.Seq+1)
 }
 
 // Segment takes a segment of the connection. Each segment is decided once,
@@ -93,6 +97,7 @@ func (c *Connection) Segment(now time.Time, s *Segment) {
 		c.opened[s.From], c.known[s.From] = s.Seq+1, true
 		d.start(now, s.Seq+1, parsing)
 		if s.Flags&ACK != 0 && !back.started {
+			c.opened[s.From.Other()], c.known[s.From.Other()] = s.Ack, true
 			back.start(now, s.Ack, parsing)
 		}
 	}
@@ -160,7 +165,7 @@ func (c *Connection) Lost(now time.Time) {
 // Close ends the connection and its calls at once.
 func (c *Connection) Close(now time.Time, reason string) {
 	c.close(now, reason)
-	c.remove()
+	c.remove(now)
 }
 
 func (c *Connection) close(now time.Time, reason string) {
@@ -173,13 +178,14 @@ func (c *Connection) close(now time.Time, reason string) {
 	}
 	c.calls.Close(now, reason)
 	c.alg.notify(ConnectionClosed, now, c)
-	c.alg.table.Schedule(&c.until, now.Add(closedLinger), func(time.Time) { c.remove() })
+	c.alg.table.Schedule(&c.until, now.Add(closedLinger), c.remove)
 }
 
 // remove forgets the connection.
-func (c *Connection) remove() {
+func (c *Connection) remove(now time.Time) {
 	c.until.Clear()
 	for i := range c.dirs {
+		c.dirs[i].giveBack(now)
 		c.dirs[i].abandon(Accept)
 	}
 	if c.alg.flows[c.Flow] == c {

@@ -85,6 +85,9 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 	case len(s.Payload) == 0:
 		return forwarded
 	case d.mode == blind:
+		if int32(seq-d.next) > 1<<30 {
+			d.past.reset(d.next) // sequence numbers come round
+		}
 		d.past.overlay(s, seq, d.next)
 		return forwarded
 	case after(seq, d.next) && d.mode == seeking:

@@ -63,13 +63,11 @@ func (h *history) lost(seq, end, next uint32) bool {
 
 // overlay writes the remembered bytes over s, as far as it repeats them.
 func (h *history) overlay(s *Segment, seq, next uint32) {
-	base := h.base(next)
-	for i := max(0, int(int32(base-seq))); i < len(s.Payload); i++ {
-		at := int(int32(seq + uint32(i) - base))
-		if at >= len(h.buf) {
-			return
-		}
-		s.set(i, h.buf[at])
+	// Where the segment begins in buf. 64 bits, since it can be -2^31, which
+	// has no negative in 32.
+	at := int64(int32(seq - h.base(next)))
+	for i := max(0, -at); i < int64(len(s.Payload)) && at+i < int64(len(h.buf)); i++ {
+		s.set(int(i), h.buf[at+i])
 	}
 }
 
