@@ -103,8 +103,12 @@ func (t *Table) conflict(now time.Time, m *Mapping) error {
 		old.call.Connection.End(now, old.call, "its Call ID was given to a newer call")
 		t.close(now, old)
 	}
-	for m.Twin = 0; slices.Contains(twins, m.Twin); {
-		m.Twin++
+	slices.Sort(twins)
+	m.Twin = 0
+	for _, taken := range twins {
+		if taken == m.Twin {
+			m.Twin++
+		}
 	}
 	return nil
 }

@@ -40,8 +40,7 @@ type model struct {
 	flows    map[*Mapping]bool
 	guarded  map[mKey]*Mapping
 	renewed  map[*Mapping]time.Time
-	strict   bool // refuses equal departures, like the kernel
-	faults   int  // of 100 opens
+	faults   int // of 100 opens
 }
 
 type mConn struct {
@@ -65,7 +64,7 @@ type mCall struct {
 
 type mKey struct {
 	src, dst netip.Addr
-	zone     Zone
+	zone     uint16 // that packets with this tuple are in
 	id       uint16
 }
 
@@ -110,11 +109,21 @@ type attempt struct {
 func (k mKey) sameDomain(o mKey) bool { return k.src == o.src && k.dst == o.dst && k.zone == o.zone }
 
 func arrivesAt(p *Path, s Side, told uint16) mKey {
-	return mKey{p.Hosts[s.Other()].Real, p.Hosts[s].Told, p.Zone, told}
+	return mKey{p.Hosts[s.Other()].Real, p.Hosts[s].Told, zoneFrom(p, s.Other()), told}
 }
 
 func leavesAt(p *Path, s Side, real uint16) mKey {
-	return mKey{p.Hosts[s.Other()].Told, p.Hosts[s].Real, p.Zone, real}
+	return mKey{p.Hosts[s.Other()].Told, p.Hosts[s].Real, zoneFrom(p, s), real}
+}
+
+// zoneFrom returns the zone of what a side sends.
+func zoneFrom(p *Path, s Side) uint16 {
+	switch {
+	case p.Zone.Direction == ZoneBoth, p.Zone.Direction == ZoneFromClient && s == Client,
+		p.Zone.Direction == ZoneFromServer && s == Server:
+		return p.Zone.ID
+	}
+	return 0
 }
 
 func (m *model) failf(format string, args ...any) {
@@ -137,7 +146,7 @@ var errKernel = errors.New("kernel says no")
 
 func (m *model) Open(x *Mapping) error {
 	a := x.Arrives()
-	k := mKey{a.Src, a.Dst, x.Path.Zone, a.CallID}
+	k := mKey{a.Src, a.Dst, zoneFrom(x.Path, x.Side.Other()), a.CallID}
 	switch {
 	case k != arrivesAt(x.Path, x.Side, x.Told):
 		m.failf("Open of %v, which is not how GRE arrives", a)
@@ -150,6 +159,11 @@ func (m *model) Open(x *Mapping) error {
 	case x.Open():
 		m.failf("the mapping is open before its flow is")
 	}
+	for _, id := range m.ids {
+		if id.state == mappingOpen && m.flows[id.m] && id.leave == leavesAt(x.Path, x.Side, x.Real) && id.m.Twin == x.Twin {
+			m.failf("Open of %+v, which the kernel cannot tell from %+v", x, id.m)
+		}
+	}
 	var err error
 	switch n := m.rng.IntN(100); {
 	case n < m.faults/2:
@@ -158,12 +172,6 @@ func (m *model) Open(x *Mapping) error {
 		err = fmt.Errorf("wrapped: %w", ErrAmbiguous)
 	case n < m.faults:
 		err = errKernel
-	case m.strict:
-		for _, id := range m.ids {
-			if id.state == mappingOpen && m.flows[id.m] && id.leave == leavesAt(x.Path, x.Side, x.Real) {
-				err = ErrAmbiguous
-			}
-		}
 	}
 	m.attempts = append(m.attempts, attempt{x, x.Told, err})
 	if err == nil {
@@ -394,6 +402,9 @@ func (m *model) announce(c *mConn, side Side, real uint16, h *mHeld) (*mID, erro
 				m.drop(h.id)
 			}
 			m.opens++
+			if want := m.twin(leavesAt(&c.path, side, real)); a.m.Twin != want {
+				m.failf("twin %d, want %d", a.m.Twin, want)
+			}
 			id := &mID{m: a.m, at: at, leave: leavesAt(&c.path, side, real), side: side, real: real,
 				state: mappingOpen, known: true, conn: c, order: m.opens}
 			if m.cfg.Timeouts.Renew > 0 {
@@ -967,7 +978,7 @@ func (m *model) check() {
 			m.failf("Call ID 0 is told")
 		}
 		seen[id.at] = true
-		got := t.Find(Tuple{id.at.src, id.at.dst, id.at.id}, id.at.zone.ID)
+		got := t.Find(Tuple{id.at.src, id.at.dst, id.at.id}, id.at.zone)
 		if got == nil || id.m != nil && got != id.m || got.state != id.state || got.known != id.known {
 			m.failf("ID %v belongs to %+v, want %+v", id.at, got, id)
 		}
@@ -990,6 +1001,7 @@ func (m *model) check() {
 		}
 		if id.state == mappingOpen {
 			open++
+			m.checkTwin(id)
 			if !m.renewed[got].Equal(id.renewed) {
 				m.failf("renewed at %v, want %v", m.renewed[got], id.renewed)
 			}
@@ -1025,7 +1037,7 @@ func (m *model) check() {
 		m.failf("%d spare IDs, want %d", len(t.pool.spare), len(m.spares))
 	}
 	for _, s := range m.spares {
-		d := domain{s.at.src.As4(), s.at.dst.As4(), s.at.zone.ID}
+		d := domain{s.at.src.As4(), s.at.dst.As4(), s.at.zone}
 		if got := t.pool.spare[d]; got == nil || got.id != s.at.id || got.uses != s.uses || got.until.due != nil != s.resting {
 			m.failf("spare ID %+v, want %+v", got, s)
 		}
@@ -1084,6 +1096,33 @@ func (m *model) check() {
 	}
 	if l.Calls > 0 && t.Len() > l.Calls || l.Connections > 0 && open > l.Connections {
 		m.failf("%d calls, %d connections", t.Len(), open)
+	}
+}
+
+// twin returns the lowest number that no open mapping has which leaves so.
+func (m *model) twin(leave mKey) uint16 {
+	for n := uint16(0); ; n++ {
+		if !slices.ContainsFunc(m.ids, func(id *mID) bool {
+			return id.state == mappingOpen && id.leave == leave && id.m.Twin == n
+		}) {
+			return n
+		}
+	}
+}
+
+// checkTwin looks for another mapping that leaves with the same tuple and has
+// the same number.
+func (m *model) checkTwin(id *mID) {
+	for _, other := range m.ids {
+		if other == id || other.state != mappingOpen || other.leave != id.leave {
+			continue
+		}
+		if other.conn != id.conn {
+			m.failf("%+v and %+v leave alike", other, id)
+		}
+		if other.m.Twin == id.m.Twin {
+			m.failf("%+v and %+v are both twin %d", other.m, id.m, id.m.Twin)
+		}
 	}
 }
 
@@ -1176,27 +1215,30 @@ func (m *model) finish() {
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func path(client, clientTold, serverTold, server string, zone uint16) Path {
+func path(client, clientTold, serverTold, server string, zone ...Zone) Path {
 	a := netip.MustParseAddr
-	return Path{
-		Hosts: [2]Host{{Real: a(client), Told: a(clientTold)}, {Real: a(server), Told: a(serverTold)}},
-		Zone:  Zone{ID: zone},
+	p := Path{Hosts: [2]Host{{Real: a(client), Told: a(clientTold)}, {Real: a(server), Told: a(serverTold)}}}
+	if len(zone) > 0 {
+		p.Zone = zone[0]
 	}
+	return p
 }
 
 var testPaths = []Path{
 	// Masquerading: two clients, two servers.
-	path("10.0.0.1", "192.0.2.1", "198.51.100.1", "198.51.100.1", 0),
-	path("10.0.0.2", "192.0.2.1", "198.51.100.1", "198.51.100.1", 0),
-	path("10.0.0.1", "192.0.2.1", "198.51.100.2", "198.51.100.2", 0),
-	// Another zone.
-	path("10.0.0.1", "192.0.2.1", "198.51.100.1", "198.51.100.1", 7),
+	path("10.0.0.1", "192.0.2.1", "198.51.100.1", "198.51.100.1"),
+	path("10.0.0.2", "192.0.2.1", "198.51.100.1", "198.51.100.1"),
+	path("10.0.0.1", "192.0.2.1", "198.51.100.2", "198.51.100.2"),
+	// Another zone, also of one direction only.
+	path("10.0.0.1", "192.0.2.1", "198.51.100.1", "198.51.100.1", Zone{ID: 7}),
+	path("10.0.0.1", "192.0.2.1", "198.51.100.1", "198.51.100.1", Zone{7, ZoneFromClient}),
+	path("10.0.0.2", "192.0.2.1", "198.51.100.1", "198.51.100.1", Zone{7, ZoneFromServer}),
 	// Two servers behind one address, from outside and from inside.
-	path("203.0.113.1", "203.0.113.1", "192.0.2.1", "10.0.0.8", 0),
-	path("203.0.113.1", "203.0.113.1", "192.0.2.1", "10.0.0.9", 0),
-	path("10.0.0.1", "192.0.2.1", "192.0.2.1", "10.0.0.9", 0),
+	path("203.0.113.1", "203.0.113.1", "192.0.2.1", "10.0.0.8"),
+	path("203.0.113.1", "203.0.113.1", "192.0.2.1", "10.0.0.9"),
+	path("10.0.0.1", "192.0.2.1", "192.0.2.1", "10.0.0.9"),
 	// To itself: both sides share one domain.
-	path("10.0.0.9", "192.0.2.1", "192.0.2.1", "10.0.0.9", 0),
+	path("10.0.0.9", "192.0.2.1", "192.0.2.1", "10.0.0.9"),
 }
 
 func history(t *testing.T, seed uint64, steps int) {
@@ -1215,7 +1257,7 @@ func history(t *testing.T, seed uint64, steps int) {
 	}
 	m := &model{
 		t: t, rng: rng, cfg: cfg, now: epoch, flows: map[*Mapping]bool{}, renewed: map[*Mapping]time.Time{}, guarded: map[mKey]*Mapping{},
-		strict: rng.IntN(2) == 0, faults: rng.IntN(3) * 12,
+		faults: rng.IntN(3) * 12,
 	}
 	m.table = NewTable(cfg, m, rng)
 	for range steps {
