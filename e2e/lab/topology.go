@@ -144,3 +144,14 @@ func (h *Host) SetMTU(device string, mtu int) error {
 	}
 	return nil
 }
+
+// ConnectedFirst has all routes but the default one asked before those of
+// RouteByMark: ip rule add lookup main suppress_prefixlength 0.
+func (h *Host) ConnectedFirst() error {
+	rule := netlink.NewRule()
+	rule.Family, rule.Table, rule.Priority, rule.SuppressPrefixlen = unix.AF_INET, unix.RT_TABLE_MAIN, 50, 0
+	if err := h.handle.RuleAdd(rule); err != nil {
+		return fmt.Errorf("add rule for the main table on %s: %w", h.name, err)
+	}
+	return nil
+}
