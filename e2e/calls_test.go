@@ -11,34 +11,54 @@ import (
 	"pptp-alg/e2e/wire"
 )
 
-// One client, all messages of a voluntary tunnel.
+// One client, all messages of a voluntary tunnel. First with Call IDs that can
+// stay what they are; then with two that cannot, since another client has the
+// same and the server's is 0: a message that is passed on untranslated would
+// be about nobody's call.
 func TestOneClient(t *testing.T) {
-	w := withDaemon(t, lab.Plan{Clients: 1, Servers: 1})
-	server := w.server(0, peer.Config{CallID: peer.Counting(4000)})
-	client := w.client(0, peer.Config{CallID: peer.Counting(77), Keepalive: 50 * time.Millisecond})
+	t.Run("IDs stay", func(t *testing.T) {
+		w := withDaemon(t, lab.Plan{Clients: 1, Servers: 1})
+		server := w.server(0, peer.Config{CallID: peer.Counting(4000)})
+		w.voluntary(w.client(0, peer.Config{CallID: peer.Counting(77), Keepalive: 50 * time.Millisecond}), server, false)
+		w.finish()
+	})
+	t.Run("IDs change", func(t *testing.T) {
+		w, server := crowded(t, 1, peer.Config{CallID: peer.Counting(65535)})
+		w.voluntary(w.client(0, peer.Config{CallID: peer.Fixed(crowdedID), Keepalive: 50 * time.Millisecond}), server, true)
+		w.finish()
+	})
+}
+
+// voluntary goes through a client's life.
+func (w *world) voluntary(client, server *peer.Node, changed bool) {
+	w.Helper()
 	session := w.dial(client, server)
 	accepted, err := server.Accept(w.ctx)
 	w.must(err)
+	others := len(w.daemonStatus().Up())
 	call := w.call(session)
 	w.talk(call, server)
-	w.status(1)
+	w.status(others + 1)
 	far := w.far(call, server)
-	w.check(call.SetLinkInfo(), far.WANError(), session.Ping(w.ctx), accepted.Ping(w.ctx))
+	if (call.ID() != far.PeerID()) != changed || (far.ID() != call.PeerID()) != changed {
+		w.Errorf("Call IDs %d, told %d, and %d, told %d: expected to be changed: %v", call.ID(), far.PeerID(), far.ID(), call.PeerID(), changed)
+	}
+	// The ping after each message comes when the message has been handled.
+	w.check(call.SetLinkInfo(), session.Ping(w.ctx), far.WANError(), accepted.Ping(w.ctx))
 	if n := far.Stats().SetLinkInfo; n != 1 {
-		t.Errorf("the server got %d Set-Link-Info for the call", n)
+		w.Errorf("the server got %d Set-Link-Info for the call", n)
 	}
 	if n := call.Stats().WAN; n != 1 {
-		t.Errorf("the client got %d WAN-Error-Notify for the call", n)
+		w.Errorf("the client got %d WAN-Error-Notify for the call", n)
 	}
 	w.check(call.HangUp(w.ctx))
-	w.status(0)
+	w.status(others)
 	again := w.call(session) // on the same connection
 	w.talk(again, server)
 	w.check(w.far(again, server).HangUp(w.ctx), again.WaitEnd(w.ctx)) // the server hangs up
 	w.check(session.Stop(w.ctx))
 	<-accepted.Done()
 	w.check(peer.CompareStreams(session.Sent(), accepted.Read(), false), peer.CompareStreams(accepted.Sent(), session.Read(), false))
-	w.finish()
 }
 
 // Clients with one and the same Call ID, at one server.
