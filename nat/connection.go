@@ -29,7 +29,7 @@ func (t *Table) Connect(path Path) (*Connection, error) {
 	switch {
 	case over(len(t.connections), t.cfg.Limits.Connections):
 		return nil, fmt.Errorf("%w: %d control connections in total", ErrLimit, t.cfg.Limits.Connections)
-	case over(t.perClient[client].connections, t.cfg.Limits.ConnectionsPerClient):
+	case over(t.of(client).connections, t.cfg.Limits.ConnectionsPerClient):
 		return nil, fmt.Errorf("%w: %d control connections of client %v", ErrLimit, t.cfg.Limits.ConnectionsPerClient, client)
 	}
 	c := &Connection{Path: path, table: t}
@@ -155,7 +155,7 @@ func (c *Connection) limit() error {
 	switch {
 	case over(len(t.calls), l.Calls):
 		return fmt.Errorf("%w: %d calls in total", ErrLimit, l.Calls)
-	case over(t.perClient[client].calls, l.CallsPerClient):
+	case over(t.of(client).calls, l.CallsPerClient):
 		return fmt.Errorf("%w: %d calls of client %v", ErrLimit, l.CallsPerClient, client)
 	case over(c.live, l.CallsPerConnection):
 		return fmt.Errorf("%w: %d calls of one control connection", ErrLimit, l.CallsPerConnection)
@@ -172,7 +172,7 @@ func (c *Connection) limitPast() error {
 	switch {
 	case over(t.held, withPast(l.Calls)):
 		return fmt.Errorf("%w: %d calls in total, %s", ErrLimit, withPast(l.Calls), past)
-	case over(t.perClient[client].held, withPast(l.CallsPerClient)):
+	case over(t.of(client).held, withPast(l.CallsPerClient)):
 		return fmt.Errorf("%w: %d calls of client %v, %s", ErrLimit, withPast(l.CallsPerClient), client, past)
 	case over(len(c.calls), withPast(l.CallsPerConnection)):
 		return fmt.Errorf("%w: %d calls of one control connection, %s", ErrLimit, withPast(l.CallsPerConnection), past)

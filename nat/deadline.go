@@ -8,7 +8,7 @@ import (
 // Deadline is a point in time at which something of the table is due. Whoever
 // holds one sets it anew as often as it likes; only the last setting counts.
 type Deadline struct {
-	at    time.Time
+	at    time.Duration       // after agenda.origin: a third of a time.Time
 	due   func(now time.Time) // nil: nothing is due
 	place int                 // in the agenda, counted from 1; 0: not in it
 }
@@ -18,12 +18,15 @@ type Deadline struct {
 func (d *Deadline) Clear() { d.due = nil }
 
 // agenda is the queue of all deadlines, the earliest first.
-type agenda struct{ items deadlines }
+type agenda struct {
+	origin time.Time // the first that was set
+	items  deadlines
+}
 
 type deadlines []*Deadline
 
 func (q deadlines) Len() int           { return len(q) }
-func (q deadlines) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q deadlines) Less(i, j int) bool { return q[i].at < q[j].at }
 func (q deadlines) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].place, q[j].place = i+1, j+1
@@ -46,7 +49,10 @@ func (q *deadlines) Pop() any {
 
 // set makes due run at the given time, instead of what was set before.
 func (a *agenda) set(d *Deadline, at time.Time, due func(now time.Time)) {
-	d.at, d.due = at, due
+	if a.origin.IsZero() {
+		a.origin = at
+	}
+	d.at, d.due = at.Sub(a.origin), due
 	if d.place == 0 {
 		heap.Push(&a.items, d)
 	} else {
@@ -58,7 +64,7 @@ func (a *agenda) set(d *Deadline, at time.Time, due func(now time.Time)) {
 func (a *agenda) next() (time.Time, bool) {
 	for len(a.items) > 0 {
 		if d := a.items[0]; d.due != nil {
-			return d.at, true
+			return a.origin.Add(d.at), true
 		}
 		heap.Pop(&a.items)
 	}

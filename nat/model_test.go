@@ -996,7 +996,7 @@ func (m *model) check() {
 			m.guarded[id.at] == got != got.known || got.Side != id.side {
 			m.failf("mapping %+v, want %+v", got, id)
 		}
-		if id.timed != (got.until.due != nil) || id.timed && !got.until.at.Equal(id.due) {
+		if id.timed != (got.until.due != nil) || id.timed && !t.agenda.origin.Add(got.until.at).Equal(id.due) {
 			m.failf("mapping %+v, want %+v", got, id)
 		}
 		if id.state == mappingOpen {
@@ -1050,14 +1050,14 @@ func (m *model) check() {
 	if t.Len() != m.live() || t.held != len(m.calls) {
 		m.failf("%d live calls, %d held, want %d and %d", t.Len(), t.held, m.live(), len(m.calls))
 	}
-	clients := map[netip.Addr]usage{}
+	clients := map[[4]byte]usage{}
 	open = 0
 	for _, c := range m.conns {
 		list, live, asking := m.connCalls(c)
 		client := c.path.Hosts[Client].Real
 		conns, ofClient, held := m.clientCalls(client)
-		if u := (usage{conns, ofClient, held}); u != (usage{}) {
-			clients[client] = u
+		if u := (usage{int32(conns), int32(ofClient), int32(held)}); u != (usage{}) {
+			clients[client.As4()] = u
 		}
 		if !c.closed {
 			open++
@@ -1090,7 +1090,7 @@ func (m *model) check() {
 	}
 	l := m.cfg.Limits
 	for client, u := range t.perClient {
-		if l.CallsPerClient > 0 && u.calls > l.CallsPerClient || l.ConnectionsPerClient > 0 && u.connections > l.ConnectionsPerClient {
+		if l.CallsPerClient > 0 && int(u.calls) > l.CallsPerClient || l.ConnectionsPerClient > 0 && int(u.connections) > l.ConnectionsPerClient {
 			m.failf("client %v has %+v", client, u)
 		}
 	}

@@ -86,7 +86,7 @@ type Table struct {
 	departures map[key]*Mapping
 
 	connections map[*Connection]struct{}
-	perClient   map[netip.Addr]usage
+	perClient   map[[4]byte]usage
 	calls       map[uint64]*Call // live ones
 	held        int              // calls of all connections whose Call IDs are not free
 	ended       []*Call          // the last ones, oldest first
@@ -95,9 +95,9 @@ type Table struct {
 
 // usage is what one client has.
 type usage struct {
-	connections int
-	calls       int // live ones
-	held        int // those whose Call IDs are not free: live, ended, refused
+	connections int32
+	calls       int32 // live ones
+	held        int32 // those whose Call IDs are not free: live, ended, refused
 }
 
 // NewTable returns an empty table. The random numbers choose told Call IDs;
@@ -107,7 +107,7 @@ func NewTable(cfg Config, plane DataPlane, rng *rand.Rand) *Table {
 		cfg: cfg, plane: plane, pool: newPool(cfg.First, cfg.Last, rng),
 		departures:  map[key]*Mapping{},
 		connections: map[*Connection]struct{}{},
-		perClient:   map[netip.Addr]usage{},
+		perClient:   map[[4]byte]usage{},
 		calls:       map[uint64]*Call{},
 	}
 }
@@ -153,18 +153,21 @@ func (t *Table) notify(kind EventKind, now time.Time, c *Call) {
 }
 
 // use changes what a client has.
-func (t *Table) use(client netip.Addr, connections, calls, held int) {
-	u := t.perClient[client]
+func (t *Table) use(client netip.Addr, connections, calls, held int32) {
+	u := t.of(client)
 	u.connections += connections
 	u.calls += calls
 	u.held += held
-	t.held += held
+	t.held += int(held)
 	if u == (usage{}) {
-		delete(t.perClient, client)
+		delete(t.perClient, client.As4())
 	} else {
-		t.perClient[client] = u
+		t.perClient[client.As4()] = u
 	}
 }
 
+// of returns what a client has.
+func (t *Table) of(client netip.Addr) usage { return t.perClient[client.As4()] }
+
 // over reports whether n is at the limit.
-func over(n, limit int) bool { return limit > 0 && n >= limit }
+func over[N int | int32](n N, limit int) bool { return limit > 0 && int(n) >= limit }
