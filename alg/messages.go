@@ -14,14 +14,15 @@ func (c *Connection) message(now time.Time, d *direction) {
 	b, f, from := d.head[:], &d.fields, d.side
 	switch d.kind {
 	case StartControlConnectionReplyType:
-		if b[14] == resultOK {
+		code, err := b[offStartReplyResultCode], b[offStartReplyErrorCode]
+		if code == resultOK {
 			c.State = Established
 		} else {
-			c.State, c.Reason = Refused, fmt.Sprintf("%v refused the control connection: %s", from, startResult(b[14], b[15]))
+			c.State, c.Reason = Refused, fmt.Sprintf("%v refused the control connection: %s", from, startResult(code, err))
 		}
 	case StopControlConnectionRequestType:
 		c.State = Stopping
-		c.calls.EndAll(now, fmt.Sprintf("%v stopped the control connection: %s", from, stopReason(b[12])))
+		c.calls.EndAll(now, fmt.Sprintf("%v stopped the control connection: %s", from, stopReason(b[offStopRequestReason])))
 
 	case OutgoingCallReplyType, IncomingCallReplyType:
 		c.answer(now, d, b[d.layout.result], b[d.layout.result+1])
@@ -36,7 +37,7 @@ func (c *Connection) message(now time.Time, d *direction) {
 		}
 	case CallDisconnectNotifyType:
 		if f.call != nil {
-			reason := fmt.Sprintf("disconnected by the %v: %s", from, disconnectResult(b[14], b[15]))
+			reason := fmt.Sprintf("disconnected by the %v: %s", from, disconnectResult(b[offDisconnectResultCode], b[offDisconnectErrorCode]))
 			if f.call.State == nat.Clearing {
 				reason = fmt.Sprintf("cleared by the %v", from.Other())
 			}

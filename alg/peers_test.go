@@ -52,7 +52,6 @@ type call struct {
 	clear    bool // Call-Clear-Request was written
 	notify   bool // Call-Disconnect-Notify was written
 	alone    bool // without being asked to
-	checked  bool
 }
 
 func (c *call) pns() nat.Side {

@@ -56,26 +56,27 @@ type layout struct {
 // callIDSize is the size of a Call ID field in bytes.
 const callIDSize = 2
 
-// maxNeeded is the largest needed of all layouts.
-const maxNeeded = 20
+// maxNeeded is the largest needed of all layouts: that of the replies.
+const maxNeeded = offOutgoingReplyErrorCode + 1
 
-// layouts of the messages by type. RFC 2637, sections 2.1 to 2.15.
+// layouts of the messages by type; the offsets are in views.go and
+// views_calls.go.
 var layouts = [...]layout{
-	StartControlConnectionRequestType: {"Start-Control-Connection-Request", 156, 0, 0, 0, 12},
-	StartControlConnectionReplyType:   {"Start-Control-Connection-Reply", 156, 0, 0, 14, 16},
-	StopControlConnectionRequestType:  {"Stop-Control-Connection-Request", 16, 0, 0, 12, 13},
-	StopControlConnectionReplyType:    {"Stop-Control-Connection-Reply", 16, 0, 0, 12, 14},
-	EchoRequestType:                   {"Echo-Request", 16, 0, 0, 0, 12},
-	EchoReplyType:                     {"Echo-Reply", 20, 0, 0, 16, 12},
-	OutgoingCallRequestType:           {"Outgoing-Call-Request", 168, 12, 0, 0, 14},
-	OutgoingCallReplyType:             {"Outgoing-Call-Reply", 32, 12, 14, 16, 20},
-	IncomingCallRequestType:           {"Incoming-Call-Request", 220, 12, 0, 0, 14},
-	IncomingCallReplyType:             {"Incoming-Call-Reply", 24, 12, 14, 16, 18},
-	IncomingCallConnectedType:         {"Incoming-Call-Connected", 28, 0, 12, 0, 14},
-	CallClearRequestType:              {"Call-Clear-Request", 16, 12, 0, 0, 14},
-	CallDisconnectNotifyType:          {"Call-Disconnect-Notify", 148, 12, 0, 14, 18},
-	WANErrorNotifyType:                {"WAN-Error-Notify", 40, 0, 12, 0, 14},
-	SetLinkInfoType:                   {"Set-Link-Info", 24, 0, 12, 0, 14},
+	StartControlConnectionRequestType: {name: "Start-Control-Connection-Request", length: sizeStartRequest, needed: headerSize},
+	StartControlConnectionReplyType:   {name: "Start-Control-Connection-Reply", length: sizeStartReply, result: offStartReplyResultCode, needed: offStartReplyErrorCode + 1},
+	StopControlConnectionRequestType:  {name: "Stop-Control-Connection-Request", length: sizeStopRequest, needed: offStopRequestReason + 1},
+	StopControlConnectionReplyType:    {name: "Stop-Control-Connection-Reply", length: sizeStopReply, needed: headerSize},
+	EchoRequestType:                   {name: "Echo-Request", length: sizeEchoRequest, needed: headerSize},
+	EchoReplyType:                     {name: "Echo-Reply", length: sizeEchoReply, needed: headerSize},
+	OutgoingCallRequestType:           {name: "Outgoing-Call-Request", length: sizeOutgoingRequest, own: offOutgoingRequestCallID, needed: offOutgoingRequestCallID + callIDSize},
+	OutgoingCallReplyType:             {name: "Outgoing-Call-Reply", length: sizeOutgoingReply, own: offOutgoingReplyCallID, peer: offOutgoingReplyPeerCallID, result: offOutgoingReplyResultCode, needed: offOutgoingReplyErrorCode + 1},
+	IncomingCallRequestType:           {name: "Incoming-Call-Request", length: sizeIncomingRequest, own: offIncomingRequestCallID, needed: offIncomingRequestCallID + callIDSize},
+	IncomingCallReplyType:             {name: "Incoming-Call-Reply", length: sizeIncomingReply, own: offIncomingReplyCallID, peer: offIncomingReplyPeerCallID, result: offIncomingReplyResultCode, needed: offIncomingReplyErrorCode + 1},
+	IncomingCallConnectedType:         {name: "Incoming-Call-Connected", length: sizeIncomingConnected, peer: offIncomingConnectedPeerCallID, needed: offIncomingConnectedPeerCallID + callIDSize},
+	CallClearRequestType:              {name: "Call-Clear-Request", length: sizeClearRequest, own: offClearRequestCallID, needed: offClearRequestCallID + callIDSize},
+	CallDisconnectNotifyType:          {name: "Call-Disconnect-Notify", length: sizeDisconnect, own: offDisconnectCallID, result: offDisconnectResultCode, needed: offDisconnectErrorCode + 1},
+	WANErrorNotifyType:                {name: "WAN-Error-Notify", length: sizeWANError, peer: offWANErrorPeerCallID, needed: offWANErrorPeerCallID + callIDSize},
+	SetLinkInfoType:                   {name: "Set-Link-Info", length: sizeSetLinkInfo, peer: offSetLinkInfoPeerCallID, needed: offSetLinkInfoPeerCallID + callIDSize},
 }
 
 // layoutOf returns the layout of a known message type, or nil.
@@ -111,3 +112,5 @@ const (
 
 func be16(b []byte) uint16 { return binary.BigEndian.Uint16(b) }
 func be32(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
+
+func put16(b []byte, v uint16) { binary.BigEndian.PutUint16(b, v) }

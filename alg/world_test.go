@@ -116,13 +116,12 @@ type tuple struct {
 
 // plane is a data plane that remembers.
 type plane struct {
-	w       *world
-	open    map[tuple]*nat.Mapping // by the tuple that arrives
-	kept    map[tuple]bool         // open, or closed and not free
-	leaves  map[tuple]*nat.Mapping
-	opened  int
-	renews  int
-	foreign map[tuple]bool
+	w      *world
+	open   map[tuple]*nat.Mapping // by the tuple that arrives
+	kept   map[tuple]bool         // open, or closed and not free
+	leaves map[tuple]*nat.Mapping
+	opened int
+	renews int
 }
 
 var errPlane = errors.New("no memory for another entry")
