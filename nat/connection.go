@@ -60,10 +60,14 @@ func (c *Connection) Live() int { return c.live }
 // known yet, so that a message that was cut there can go on. Request or
 // Announce use it up, Discard gives it back.
 func (c *Connection) Reserve(side Side, high byte) *Mapping {
-	m := &Mapping{Path: &c.Path, Side: side, Real: uint16(high) << 8}
+	return c.hold(side, uint16(high)<<8) // any ID of the block will do to choose the block by
+}
+
+// hold takes a told Call ID for a real one.
+func (c *Connection) hold(side Side, real uint16) *Mapping {
+	m := &Mapping{Path: &c.Path, Side: side, Real: real}
 	p := c.table.pool
-	// Any real ID of the block will do to choose the block by.
-	if told, ok := p.pick(arrivalKey(m).domain, m.Real, noBlock); ok {
+	if told, ok := p.pick(arrivalKey(m).domain, real, noBlock); ok {
 		m.Told = told
 		p.take(m)
 	} else {

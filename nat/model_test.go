@@ -33,7 +33,6 @@ type model struct {
 
 	counters  Counters
 	everEnded int
-	opens     int
 
 	// What the table asked of the data plane.
 	attempts []attempt // in the present step
@@ -81,7 +80,6 @@ type mID struct {
 	due     time.Time // end of its rest, or next renewal
 	timed   bool
 	renewed time.Time
-	order   int
 }
 
 type mSpare struct {
@@ -98,6 +96,9 @@ type mHeld struct {
 	high  byte
 	id    *mID
 	spare *mSpare
+
+	promised bool
+	real     uint16 // if promised
 }
 
 type attempt struct {
@@ -367,6 +368,9 @@ func (m *model) announce(c *mConn, side Side, real uint16, h *mHeld) (*mID, erro
 	if h != nil {
 		block = int(h.id.at.id >> 8)
 	}
+	if h != nil && h.promised {
+		return m.keep(c, side, real, h)
+	}
 	triedReal, triedHeld := false, false
 	for i, a := range m.attempts {
 		at := k
@@ -401,20 +405,7 @@ func (m *model) announce(c *mConn, side Side, real uint16, h *mHeld) (*mID, erro
 			if h != nil {
 				m.drop(h.id)
 			}
-			m.opens++
-			if want := m.twin(leavesAt(&c.path, side, real)); a.m.Twin != want {
-				m.failf("twin %d, want %d", a.m.Twin, want)
-			}
-			id := &mID{m: a.m, at: at, leave: leavesAt(&c.path, side, real), side: side, real: real,
-				state: mappingOpen, known: true, conn: c, order: m.opens}
-			if m.cfg.Timeouts.Renew > 0 {
-				id.due, id.timed = m.now.Add(m.cfg.Timeouts.Renew), true
-			}
-			m.ids = append(m.ids, id)
-			if a.told != real {
-				m.counters.Translated++
-			}
-			return id, nil
+			return m.opened(c, side, real, a, at), nil
 		}
 		if !errors.Is(a.err, ErrTaken) {
 			if i != len(m.attempts)-1 {
@@ -433,6 +424,34 @@ func (m *model) announce(c *mConn, side Side, real uint16, h *mHeld) (*mID, erro
 		m.failf("gave up on %d, though there is an ID (held %v)", real, h != nil)
 	}
 	return nil, ErrExhausted
+}
+
+// keep is announce where the told ID is promised.
+func (m *model) keep(c *mConn, side Side, real uint16, h *mHeld) (*mID, error) {
+	if len(m.attempts) != 1 || m.attempts[0].told != h.id.at.id {
+		m.failf("promised %d, opened %v", h.id.at.id, m.attempts)
+	}
+	if err := m.attempts[0].err; err != nil {
+		return nil, err
+	}
+	m.drop(h.id)
+	return m.opened(c, side, real, m.attempts[0], h.id.at), nil
+}
+
+func (m *model) opened(c *mConn, side Side, real uint16, a attempt, at mKey) *mID {
+	leave := leavesAt(&c.path, side, real)
+	if want := m.twin(leave); a.m.Twin != want {
+		m.failf("twin %d, want %d", a.m.Twin, want)
+	}
+	id := &mID{m: a.m, at: at, leave: leave, side: side, real: real, state: mappingOpen, known: true, conn: c}
+	if m.cfg.Timeouts.Renew > 0 {
+		id.due, id.timed = m.now.Add(m.cfg.Timeouts.Renew), true
+	}
+	m.ids = append(m.ids, id)
+	if a.told != real {
+		m.counters.Translated++
+	}
+	return id
 }
 
 func (m *model) drop(id *mID) {
@@ -660,12 +679,58 @@ func (m *model) reserve(c *mConn, side Side, high byte) *mHeld {
 	return h
 }
 
+// promise takes an ID for an answer of which the result is not known.
+func (m *model) promise(c *mConn, side Side) {
+	h, held, real := m.take(c, side)
+	k := arrivesAt(&c.path, side, real)
+	own := m.room(k) && m.free(k) && (h == nil || h.spare == nil && !h.promised && h.id.at.id>>8 == real>>8)
+	can, inBlock := m.available(k, noBlock), m.available(k, int(real>>8))
+	if h != nil && h.promised {
+		m.held = append(m.held, h)
+		return
+	}
+	x := c.c.Promise(side, real, held)
+	m.note("promise %d of %v, held %v: %d spare %v", real, side, held != nil, x.Told, x.spare)
+	at := k
+	at.id = x.Told
+	switch {
+	case h == nil:
+		h = &mHeld{m: x, conn: c, side: side}
+		if can == x.spare {
+			m.failf("Promise: spare %v, but there is an ID: %v", x.spare, can)
+		}
+		if x.spare {
+			h.spare = m.useSpare(x.Told, c, side)
+			break
+		}
+		if !m.free(at) || own && x.Told != real || inBlock && x.Told>>8 != real>>8 {
+			m.failf("Promise: told %d", x.Told)
+		}
+		h.id = &mID{m: x, at: at, side: side, conn: c, state: mappingReserved}
+		m.ids = append(m.ids, h.id)
+	case x != held:
+		m.failf("Promise loses what is held")
+	case own:
+		if x.Told != real {
+			m.failf("Promise: told %d for %d, which was free", x.Told, real)
+		}
+		h.id.at = at
+	case h.id != nil && x.Told != h.id.at.id:
+		m.failf("Promise: told %d, though %d is held", x.Told, h.id.at.id)
+	}
+	h.promised, h.real = true, real
+	m.held = append(m.held, h)
+}
+
 // take takes a reservation for a side of the connection, and the real ID that
 // it turns out to be for.
 func (m *model) take(c *mConn, side Side) (*mHeld, *Mapping, uint16) {
 	for i, h := range m.held {
 		if h.conn == c && h.side == side && m.rng.IntN(2) == 0 {
 			m.held = slices.Delete(m.held, i, i+1)
+			if h.promised {
+				return h, h.m, h.real
+			}
 			return h, h.m, uint16(h.high)<<8 | uint16(m.rng.IntN(3))
 		}
 	}
@@ -865,13 +930,7 @@ func (m *model) adopt(c *mConn, side Side) {
 	if call == nil {
 		return
 	}
-	m.opens++
-	id := &mID{m: m.attempts[0].m, at: k, leave: leavesAt(&c.path, side, real), side: side, real: real,
-		state: mappingOpen, known: true, conn: c, order: m.opens}
-	if m.cfg.Timeouts.Renew > 0 {
-		id.due, id.timed = m.now.Add(m.cfg.Timeouts.Renew), true
-	}
-	m.ids = append(m.ids, id)
+	id := m.opened(c, side, real, m.attempts[0], k)
 	mc := &mCall{call: call, conn: c, inside: true, why: "half-open", due: m.now.Add(m.cfg.Timeouts.HalfOpen)}
 	mc.ends[side], id.call = id, mc
 	m.calls = append(m.calls, mc)
@@ -889,7 +948,9 @@ func (m *model) step() {
 		m.connect()
 	case n < 34:
 		m.request(c, side, Direction(m.rng.IntN(2)))
-	case n < 42:
+	case n < 38:
+		m.promise(c, side)
+	case n < 43:
 		m.held = append(m.held, m.reserve(c, side, byte(m.real()>>8)))
 	case n < 52:
 		m.trial(c, side)

@@ -10,14 +10,11 @@ import "time"
 func (c *Connection) Promise(side Side, real uint16, held *Mapping) *Mapping {
 	m := held
 	if m == nil {
-		m = &Mapping{Path: &c.Path, Side: side, Real: real}
-		p := c.table.pool
-		if told, ok := p.pick(arrivalKey(m).domain, real, noBlock); ok {
-			m.Told = told
-			p.take(m)
-		} else {
-			p.refuse(m)
-		}
+		m = c.hold(side, real)
+	} else if d, p := arrivalKey(m).domain, c.table.pool; !m.spare && real>>8 == m.Told>>8 && p.room(d) && p.free(d, real) {
+		p.release(m)
+		m.Told = real
+		p.take(m)
 	}
 	m.Real, m.promised = real, true
 	return m
