@@ -52,7 +52,6 @@ func (s *settings) run(ctx context.Context, p Program) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
 	level := new(slog.LevelVar)
 	level.Set(c.LogLevel)

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pptp-alg/e2e/lab"
+	"pptp-alg/e2e/peer"
+)
+
+// Whoever stops a process group, as timeout(1) and a terminal do, signals
+// twice. Nothing of what has to be undone may be left out for that: the table,
+// the accounting switch, the socket.
+func TestSignalledTwice(t *testing.T) {
+	w := newWorld(t, lab.Plan{Clients: 1, Servers: 1})
+	const accounting = "/proc/sys/net/netfilter/nf_conntrack_acct"
+	read := func() (value string) {
+		w.must(w.Router.Do(func() error {
+			b, err := os.ReadFile(accounting)
+			value = strings.TrimSpace(string(b))
+			return err
+		}))
+		return value
+	}
+	w.must(w.Router.Do(func() error { return os.WriteFile(accounting, []byte("0"), 0) }))
+	for range 5 {
+		d := w.start(quickConfig)
+		if read() != "1" {
+			t.Error("calls would not be counted")
+		}
+		w.dialAndCall(w.client(0, peer.Config{CallID: peer.Fixed(1)}), w.server(0, peer.Config{CallID: peer.Counting(1)}))
+		for range 3 {
+			_ = d.Signal(syscall.SIGTERM) // it may have ended by the last one
+		}
+		if code, err := d.ExitCode(w.ctx); err != nil || code != 0 {
+			t.Fatalf("exit code %d, %v", code, err)
+		}
+		if now := w.structure(); now != w.before {
+			t.Fatalf("the rules were\n%s\nand are\n%s", w.before, now)
+		}
+		if read() != "0" {
+			t.Fatal("accounting was off before the daemon started, and is left on")
+		}
+		if _, err := os.Stat(d.Socket()); !os.IsNotExist(err) {
+			t.Fatalf("the socket: %v, want none", err)
+		}
+		for _, n := range w.nodes {
+			w.must(n.Close())
+		}
+		w.nodes = nil
+	}
+}
