@@ -51,6 +51,7 @@ type daemon struct {
 
 // counters are the daemon's own; the parts have theirs.
 type counters struct {
+	lookups            uint64 // conntrack entries that did not come with the segment and were asked for
 	untracked          uint64 // segments whose conntrack entry was not found
 	refusedConnections uint64 // segments of connections beyond the limits
 	removedEntries     uint64 // GRE entries of ours that others removed
@@ -87,7 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	go server.Serve()
 	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
-		"control packets through", d.way())
+		"control packets through", d.way(), "their conntrack entries", d.entries())
 	err = d.loop(ctx, o.Reload)
 	d.stop(time.Now())
 	return err
@@ -166,6 +167,14 @@ func (d *daemon) way() string {
 		return "the nftables queue expression"
 	}
 	return "the xtables target NFQUEUE"
+}
+
+// entries says how the daemon learns of a control connection's NAT.
+func (d *daemon) entries() string {
+	if d.queue.HasConntrack() {
+		return "come along"
+	}
+	return "are asked for"
 }
 
 // restore puts the table back, with the guard of all calls.

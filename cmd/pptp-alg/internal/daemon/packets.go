@@ -54,7 +54,9 @@ func (d *daemon) open(now time.Time, p *queue.Packet, s *alg.Segment) (*alg.Conn
 	if p.Conntrack != nil {
 		entry, err = conntrack.ParseConnection(p.Conntrack)
 	}
-	if err != nil {
+	came := err == nil
+	if !came {
+		d.counters.lookups++
 		if entry, err = d.plane.ct.Lookup(p.Src, p.Dst); err != nil {
 			return nil, err
 		}
@@ -69,7 +71,8 @@ func (d *daemon) open(now time.Time, p *queue.Packet, s *alg.Segment) (*alg.Conn
 		return nil, err
 	}
 	c.Note = [2]end{client, server}
-	d.log.Debug("control connection", "path", describe(path), "client", client.real, "server", server.real)
+	d.log.Debug("control connection", "path", describe(path), "client", client.real, "server", server.real,
+		"conntrack entry came with the packet", came)
 	return c, nil
 }
 

@@ -97,6 +97,7 @@ func (d *daemon) count() map[string]uint64 {
 		"call_ids_translated":      t.Translated,
 		"connections":              uint64(d.alg.Len()),
 		"connections_opened":       a.Connections,
+		"connections_looked_up":    own.lookups,
 		"connections_unparsed":     a.Unparsed,
 		"connections_untracked":    own.untracked,
 		"connections_refused":      own.refusedConnections,
