@@ -43,7 +43,7 @@ type daemon struct {
 	ruleset rules.Ruleset
 
 	counters counters
-	quiet    map[string]time.Time // when a message may be logged again
+	volumes  map[string]*volume // of messages about packets
 
 	requests chan func()
 	removals chan removals
@@ -64,7 +64,7 @@ type counters struct {
 func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{
 		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(),
-		quiet:    map[string]time.Time{},
+		volumes:  map[string]*volume{},
 		requests: make(chan func()), removals: make(chan removals, 16),
 	}
 	// The control socket comes first: it says whether a daemon runs already.

@@ -153,18 +153,36 @@ func (d *daemon) reload(c config.Config) {
 	d.log.Info("configuration reloaded")
 }
 
-// quietFor is how long a message about packets stays silent after it was
-// logged: packets come at the pace of those who send them.
-const quietFor = 10 * time.Second
+// A message about packets may be logged so often in each period: packets come
+// at the pace of those who send them.
+const (
+	logPeriod = 10 * time.Second
+	logBurst  = 20
+)
+
+// volume is how often a message came in the current period.
+type volume struct {
+	since time.Time
+	n     int
+}
 
 // limited logs a warning, at a bounded rate for each message.
 func (d *daemon) limited(message string, args ...any) {
 	now := time.Now()
-	if now.Before(d.quiet[message]) {
-		return
+	v := d.volumes[message]
+	if v == nil {
+		v = &volume{since: now}
+		d.volumes[message] = v
 	}
-	d.quiet[message] = now.Add(quietFor)
-	d.log.Warn(message, args...)
+	if now.Sub(v.since) >= logPeriod {
+		if v.n > logBurst {
+			args = append(args, "more of these, not logged", v.n-logBurst)
+		}
+		*v = volume{since: now}
+	}
+	if v.n++; v.n <= logBurst {
+		d.log.Warn(message, args...)
+	}
 }
 
 // callEvent logs what happens to calls.
