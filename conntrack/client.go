@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerTimeout bounds the wait for an answer. The kernel answers before the request's system call
-// returns, unless it had no memory for the answer: nobody should wait for ever then.
+// answerTimeout bounds the wait for an answer, from the moment the request's system call has returned:
+// in it the kernel does the work, which may be to load modules, and answers, unless it had no memory for
+// the answer: nobody should wait for ever then.
 const answerTimeout = 5 * time.Second
 
 // A Client is a ctnetlink socket for requests. It is not for concurrent use.
@@ -52,12 +53,12 @@ func request(typ netlink.HeaderType, flags netlink.HeaderFlags, data []byte) net
 // fails does not keep the next from being carried out. The error is for the socket.
 func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 	c.drain()
-	if err := c.wait(answerTimeout); err != nil {
-		return nil, err
-	}
 	sent, err := c.conn.SendMessages(msgs)
 	if err != nil {
 		return nil, explain(err)
+	}
+	if err := c.wait(answerTimeout); err != nil {
+		return nil, err
 	}
 	answers := make([]answer, len(sent))
 	for done := 0; done < len(sent); {
@@ -92,12 +93,12 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 // twice: the kernel starts a bucket again when an entry in it was removed meanwhile.
 func (c *Client) dump(data []byte, each func(Flow)) error {
 	c.drain()
-	if err := c.wait(answerTimeout); err != nil {
-		return err
-	}
 	sent, err := c.conn.Send(request(msgGet, netlink.Dump, data))
 	if err != nil {
 		return explain(err)
+	}
+	if err := c.wait(answerTimeout); err != nil {
+		return err
 	}
 	var bad error
 	for {
