@@ -107,14 +107,16 @@ func (k *Kernel) delete(keys [][]byte) error {
 		return explain(doing, err)
 	}
 	if absent(failures) {
-		return nil // the set itself
+		return nil
 	}
 	return objection(doing, nil, failures)
 }
 
-// absent tells whether some element, set or table named in a batch does not exist.
+// absent tells whether elements could not be added because the set or the table is not there.
 func absent(failures []failure) bool {
-	return slices.ContainsFunc(failures, func(f failure) bool { return f.message != nil && f.errno == unix.ENOENT })
+	return slices.ContainsFunc(failures, func(f failure) bool {
+		return f.message != nil && f.message.kind == unix.NFT_MSG_NEWSETELEM && f.errno == unix.ENOENT
+	})
 }
 
 // Calls lists the guard. ErrAbsent: there is no table.
