@@ -474,28 +474,32 @@ func TestInNamespace(t *testing.T) {
 	}
 }
 
-// Others change their tables, and we the guard, while the table is read.
+// Others change nftables all the time while the table is read: no generation lasts for the whole of the reading.
 func TestReadWhileOthersWrite(t *testing.T) {
 	inNewNamespace(t)
-	k, other := dial(t), dial(t)
+	k := dial(t)
 	r := installable(t, k, Config{Queue: 1, Ports: []uint16{1723}})
 	must(t, k.Apply(r))
-	stop, stopped := make(chan struct{}), make(chan error)
-	go func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				stopped <- nil
-				return
-			default:
+	const writers = 3
+	stop, stopped := make(chan struct{}), make(chan error, writers)
+	for range writers {
+		other := dial(t)
+		go func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					stopped <- nil
+					return
+				default:
+				}
+				if err := errors.Join(other.Add(numbered(i)), other.Delete(numbered(i))); err != nil {
+					stopped <- err
+					return
+				}
 			}
-			if err := errors.Join(other.Add(numbered(i)), other.Delete(numbered(i))); err != nil {
-				stopped <- err
-				return
-			}
-		}
-	}()
-	for range 100 {
+		}()
+	}
+	for range 20 {
 		if c, err := k.Counters(); err != nil || len(c) != 4 {
 			t.Errorf("Counters: %v, %v", c, err)
 		}
@@ -511,5 +515,7 @@ func TestReadWhileOthersWrite(t *testing.T) {
 		must(t, k.Apply(r))
 	}
 	close(stop)
-	must(t, <-stopped)
+	for range writers {
+		must(t, <-stopped)
+	}
 }
