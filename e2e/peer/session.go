@@ -145,6 +145,11 @@ func (s *Session) Send(messages ...wire.Message) error {
 func (s *Session) SendBytes(b []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.write(b)
+}
+
+// write sends bytes; s.writing is held.
+func (s *Session) write(b []byte) error {
 	s.mu.Lock()
 	if s.sentTape.Len() < tapeLimit {
 		s.sentTape.Write(b)
@@ -306,7 +311,7 @@ func (s *Session) keepalive() {
 		case <-s.node.ctx.Done():
 			return
 		case <-ticker.C:
-			if err := s.Ping(s.node.ctx); err != nil {
+			if err := s.ping(s.node.ctx, true); err != nil {
 				select {
 				case <-s.done:
 				case <-s.node.ctx.Done():
@@ -320,16 +325,28 @@ func (s *Session) keepalive() {
 }
 
 // Ping sends an Echo-Request and waits for the reply.
-func (s *Session) Ping(ctx context.Context) error {
+func (s *Session) Ping(ctx context.Context) error { return s.ping(ctx, false) }
+
+// ping is Ping; the keepalive's is not sent any more when the connection is
+// being stopped, or it would run into a side that no longer reads.
+func (s *Session) ping(ctx context.Context, keepalive bool) error {
+	s.writing.Lock()
 	s.mu.Lock()
 	s.echoID++
-	id := s.echoID
-	skip := len(s.history)
+	id, skip, stopping := s.echoID, len(s.history), s.stopping
 	s.mu.Unlock()
-	if err := s.Send(&wire.EchoRequest{Identifier: id}); err != nil {
+	if keepalive && stopping {
+		s.writing.Unlock()
+		return nil
+	}
+	m := &wire.EchoRequest{Identifier: id}
+	s.node.cfg.Log("%s > %v: %s", s.node.cfg.Name, s.remote, wire.Describe(m))
+	err := s.write(wire.Encode(m))
+	s.writing.Unlock()
+	if err != nil {
 		return err
 	}
-	_, err := s.WaitAfter(ctx, skip, func(m wire.Message) bool {
+	_, err = s.WaitAfter(ctx, skip, func(m wire.Message) bool {
 		r, ok := m.(*wire.EchoReply)
 		return ok && r.Identifier == id
 	})
@@ -337,13 +354,18 @@ func (s *Session) Ping(ctx context.Context) error {
 }
 
 // Stop ends the control connection in order: Stop-Control-Connection-Request,
-// the reply, FIN.
+// the reply, FIN. Nothing else is sent after the request.
 func (s *Session) Stop(ctx context.Context) error {
+	m := &wire.StopRequest{Reason: 1}
+	s.node.cfg.Log("%s > %v: %s", s.node.cfg.Name, s.remote, wire.Describe(m))
+	s.writing.Lock()
 	s.setStopping()
-	if err := s.Send(&wire.StopRequest{Reason: 1}); err != nil {
+	err := s.write(wire.Encode(m))
+	s.writing.Unlock()
+	if err != nil {
 		return err
 	}
-	_, err := s.Wait(ctx, func(m wire.Message) bool { return m.Type() == wire.TypeStopReply })
+	_, err = s.Wait(ctx, func(m wire.Message) bool { return m.Type() == wire.TypeStopReply })
 	s.Close()
 	return err
 }
