@@ -151,7 +151,7 @@ func (d *direction) decideAnswer(now time.Time, id *callID, own uint16, have int
 // it accepts the call.
 func (d *direction) announce(now time.Time, id *callID, own uint16) *nat.Mapping {
 	f := &d.fields
-	if d.head[d.layout.result] != resultOK || f.call == nil || f.refuse || !f.call.Live() {
+	if d.head[d.layout.result] != resultOK || f.call == nil || f.refuse {
 		d.giveBack(now)
 		return nil
 	}
@@ -181,7 +181,9 @@ func (d *direction) answered(now time.Time, told uint16) {
 		}
 		f.call = d.conn.calls.Adopt(now, other, dir, told)
 	}
-	f.refuse = f.call != nil && f.call.Refused
+	// An answer that accepts what is over here, say because it came too late,
+	// would make a call whose GRE goes nowhere.
+	f.refuse = f.call != nil && (f.call.Refused || !f.call.Live())
 }
 
 // decidePeer translates the receiver's Call ID back.

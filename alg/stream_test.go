@@ -553,6 +553,32 @@ func TestRefusalByUs(t *testing.T) {
 	}
 }
 
+// TestAnswerThatCameTooLate is changed into a refusal: the call is over here.
+func TestAnswerThatCameTooLate(t *testing.T) {
+	for cut := range 32 {
+		r := newRig(t, talkRange)
+		c := r.connect(2)
+		told := id(c.send(client, message(ocrq, 1, -1)), 12)
+		r.wait(rigTimeouts.HalfOpen + time.Second)
+		reply := message(ocrp, 9, told)
+		var got []byte
+		if cut == 0 {
+			got = c.send(server, reply)
+		} else {
+			got = c.pieces(server, reply, []int{cut}, cut%2 == 0)
+		}
+		if id(got, 14) != 1 || got[16] != 2 || got[17] != 4 {
+			t.Errorf("cut %d: %x", cut, got[:20])
+		}
+		for _, m := range r.plane.open {
+			if m.Side == server {
+				t.Errorf("cut %d: GRE flows to the server", cut)
+			}
+		}
+		r.empty()
+	}
+}
+
 // TestGapThatNeverFills: what waits is dropped, its sender tries again; after
 // the third time the stream goes on without the missing bytes.
 func TestGapThatNeverFills(t *testing.T) {
