@@ -63,11 +63,11 @@ func (h *Host) StartDaemon(o DaemonOptions) (*Daemon, error) {
 	n := strconv.FormatInt(daemonCount.Add(1), 10)
 	d := &Daemon{host: h, program: o.Program, socket: o.Socket, done: make(chan struct{})}
 	if d.socket == "" {
-		d.socket = filepath.Join(h.lab.dir, "control-"+n+".sock")
+		d.socket = filepath.Join(h.lab.Dir(), "control-"+n+".sock")
 	}
 	args := []string{"run", "--socket", d.socket}
 	if o.Config != "" {
-		d.config = filepath.Join(h.lab.dir, "config-"+n+".toml")
+		d.config = filepath.Join(h.lab.Dir(), "config-"+n+".toml")
 		if err := d.WriteConfig(o.Config); err != nil {
 			return nil, err
 		}

@@ -13,7 +13,7 @@ import (
 
 // Lab is a set of hosts and switches.
 type Lab struct {
-	dir string // sockets and configuration of daemons
+	dir *directory // sockets and configuration of daemons
 
 	mu       sync.Mutex
 	hosts    []*Host
@@ -24,7 +24,7 @@ type Lab struct {
 
 // New makes an empty lab. Close it.
 func New() (*Lab, error) {
-	dir, err := os.MkdirTemp("", "pptp-lab-")
+	dir, err := newDirectory()
 	if err != nil {
 		return nil, fmt.Errorf("make directory for sockets: %w", err)
 	}
@@ -65,7 +65,7 @@ func (l *Lab) OnClose(f func() error) {
 }
 
 // Dir is a directory of the lab's own; it goes with the lab.
-func (l *Lab) Dir() string { return l.dir }
+func (l *Lab) Dir() string { return l.dir.path }
 
 // Hosts gives the hosts in the order they were made.
 func (l *Lab) Hosts() []*Host {
@@ -87,7 +87,7 @@ func (l *Lab) Close() error {
 	for _, h := range hosts {
 		h.close()
 	}
-	errs = append(errs, os.RemoveAll(l.dir))
+	errs = append(errs, l.dir.remove())
 	return errors.Join(errs...)
 }
 
