@@ -123,8 +123,34 @@ func TestZoneBothDirections(t *testing.T) {
 // they send. What comes back is in no zone: the public side has one set of
 // Call IDs for both.
 func TestZonePerNetwork(t *testing.T) {
-	var blue, red []lab.Station
-	w := drawn(t, func(p *plan) {
+	w, blue, red := twoNetworks(t)
+	server := w.server(0, peer.Config{CallID: peer.Counting(0)})
+	var legs []leg
+	for j := range 2 {
+		for _, network := range [][]lab.Station{blue, red} {
+			client := w.node(network[j], peer.Config{CallID: peer.Fixed(3)})
+			legs = append(legs, w.up(w.dialAndCall(client, server), server))
+			w.talkLeg(legs[len(legs)-1])
+		}
+	}
+	w.talkLeg(legs...)
+	w.status(4)
+	told := map[uint16]bool{}
+	for _, l := range legs {
+		if told[l.server.PeerID()] {
+			t.Errorf("the server was told Call ID %d twice", l.server.PeerID())
+		}
+		told[l.server.PeerID()] = true
+	}
+	w.hangUp(legs...)
+	w.finish()
+}
+
+// twoNetworks draws two inside networks that have the same addresses, and
+// starts the daemon on their router.
+func twoNetworks(t *testing.T) (w *world, blue, red []lab.Station) {
+	t.Helper()
+	w = drawn(t, func(p *plan) {
 		wan := p.segment("wan")
 		router := p.router("router")
 		p.attach(router, wan, lab.WANRouter.String()+"/16")
@@ -154,24 +180,5 @@ func TestZonePerNetwork(t *testing.T) {
 		p.Site.Servers = append(p.Site.Servers, p.station("server", wan, "198.18.1.1/16", ""))
 	})
 	w.start(quickConfig)
-	server := w.server(0, peer.Config{CallID: peer.Counting(0)})
-	var legs []leg
-	for j := range 2 {
-		for _, network := range [][]lab.Station{blue, red} {
-			client := w.node(network[j], peer.Config{CallID: peer.Fixed(3)})
-			legs = append(legs, w.up(w.dialAndCall(client, server), server))
-			w.talkLeg(legs[len(legs)-1])
-		}
-	}
-	w.talkLeg(legs...)
-	w.status(4)
-	told := map[uint16]bool{}
-	for _, l := range legs {
-		if told[l.server.PeerID()] {
-			t.Errorf("the server was told Call ID %d twice", l.server.PeerID())
-		}
-		told[l.server.PeerID()] = true
-	}
-	w.hangUp(legs...)
-	w.finish()
+	return w, blue, red
 }
