@@ -11,6 +11,8 @@
 //	PPTP_ALG_BIN=bin/pptp-alg    takes this program (a path from the module's root)
 //	CI=1                         what is missing fails instead of skipping
 //
+// The same packages make the demonstration, cmd/pptp-lab.
+//
 // A scenario that fails prints the router's ruleset and conntrack entries, the
 // daemon's log and its status.
 package e2e
