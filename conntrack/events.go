@@ -48,13 +48,13 @@ func Listen(ports []uint16, opts ...Option) (*Events, error) {
 		return nil, fmt.Errorf("listen for conntrack events: %w", err)
 	}
 	// The filter is there before the first event can be.
-	err = s.conn.SetBPF(filter)
+	err = s.conn.SetBPF(filter) // its errors are a socket's: no memory does not mean a full table
 	if err == nil {
-		err = s.conn.JoinGroup(groupDestroy)
+		err = explain(s.conn.JoinGroup(groupDestroy))
 	}
 	if err != nil {
 		_ = s.conn.Close()
-		return nil, fmt.Errorf("listen for conntrack events: %w", explain(err))
+		return nil, fmt.Errorf("listen for conntrack events: %w", err)
 	}
 	// Works with CAP_NET_ADMIN beyond the sysctl's limit; a smaller one only makes ErrOverflow likelier.
 	_ = s.conn.SetReadBuffer(eventBuffer)

@@ -6,8 +6,10 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// maxPorts keeps the filter well below the kernel's limit for a program (4096 instructions).
-const maxPorts = 256
+// maxPorts keeps the filter below what a socket may hold in its options (net.core.optmem_max): before Linux 6.9
+// 10 KB where words have 32 bits, 20 KB where they have 64. The kernel translates the program; a port then takes
+// 32 bytes, all else less than 4 KB.
+const maxPorts = 128
 
 // eventFilter returns the classic BPF program that the kernel runs over each message to an event socket.
 // It lets through, for IPv4,
@@ -76,9 +78,10 @@ func eventFilter(ports []uint16) ([]bpf.RawInstruction, error) {
 			within(ctaTupleProto)
 			within(port)
 			load(2)
-			for _, want := range ports {
-				add(bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(want), SkipTrue: 1}, bpf.RetConstant{Val: accept})
+			for i, want := range ports {
+				add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(want), SkipTrue: uint8(len(ports) - i)})
 			}
+			add(bpf.Jump{Skip: 1}, bpf.RetConstant{Val: accept})
 		}
 	}
 	add(bpf.RetConstant{Val: 0})
