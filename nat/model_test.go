@@ -168,7 +168,7 @@ func (m *model) Open(x *Mapping) error {
 	var err error
 	switch n := m.rng.IntN(100); {
 	case n < m.faults/2:
-		err = ErrTaken
+		err = fmt.Errorf("wrapped: %w", ErrTaken)
 	case n < m.faults*3/4:
 		err = fmt.Errorf("wrapped: %w", ErrAmbiguous)
 	case n < m.faults:

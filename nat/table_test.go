@@ -181,6 +181,20 @@ func TestCallIDZeroIsNeverTold(t *testing.T) {
 	}
 }
 
+func TestARangeFromZeroBeginsAtOne(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.First, c.Last = 0, 3 })
+	w.accepted(w.request(w.connect(client(1)), 1))
+	w.accepted(w.request(w.connect(client(2)), 1))
+	w.refused(w.request(w.connect(client(3)), 1), "no Call ID is free")
+	w = newWorld(t, nil)
+	cfg := testConfig()
+	cfg.First, cfg.Last = 0, 3
+	w.Reconfigure(cfg)
+	w.accepted(w.request(w.connect(client(1)), 1))
+	w.accepted(w.request(w.connect(client(2)), 1))
+	w.refused(w.request(w.connect(client(3)), 1), "no Call ID is free")
+}
+
 func TestHighestCallID(t *testing.T) {
 	w := newWorld(t, nil)
 	a, b := w.request(w.connect(client(1)), 65535), w.request(w.connect(client(2)), 65535)
@@ -345,6 +359,9 @@ func TestSeveralCallsOfOneConnectionWithEqualIDs(t *testing.T) {
 	w.pass(3 * time.Second)
 	if call := w.call(c, 5, 700); call.Ends[Client].Twin != 1 {
 		t.Errorf("twin %d, want the one that is free", call.Ends[Client].Twin)
+	}
+	if call := w.call(c, 5, 701); call.Ends[Client].Twin != 5 {
+		t.Errorf("twin %d, want the next one", call.Ends[Client].Twin)
 	}
 	// Another connection's replaces them all.
 	w.accepted(w.request(w.connect(masqueraded), 5))
@@ -588,6 +605,33 @@ func TestRestingIDsCountTowardsTheLimit(t *testing.T) {
 	w.accepted(w.request(w.connect(client(1)), 5))
 }
 
+// The other limits include ended calls too.
+func TestEveryLimitIncludesEndedCalls(t *testing.T) {
+	for _, c := range []struct {
+		limits Limits
+		want   string
+	}{
+		{Limits{Calls: 10}, "74 calls in total, ended ones included"},
+		{Limits{CallsPerConnection: 10}, "74 calls of one control connection, ended ones included"},
+		{Limits{CallsPerConnection: 100}, "200 calls of one control connection, ended ones included"},
+	} {
+		w := newWorld(t, func(cfg *Config) { cfg.Limits = c.limits })
+		conn := w.connect(masqueraded)
+		n := 0
+		for ; n < 500; n++ {
+			call := w.request(conn, 5)
+			if call.Refused {
+				w.refused(call, c.want)
+				break
+			}
+			conn.End(w.now, call, "over")
+		}
+		if want := 10 + 64; n != want && n != 200 {
+			t.Errorf("%s after %d calls", c.want, n)
+		}
+	}
+}
+
 // A limit of one call still lets a client redial.
 func TestRedialWithALowLimit(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{CallsPerClient: 1, CallsPerConnection: 1} })
@@ -717,6 +761,71 @@ func TestFullBlockFallsBackToAnother(t *testing.T) {
 	}
 	if other := w.request(w.connect(client(301)), 0x0707); other.Refused || told(other)>>8 == 7 {
 		t.Errorf("told %#04x", told(other))
+	}
+}
+
+func TestPromiseKeepsTheOwnIDWhereItCan(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.connect(masqueraded)
+	promise := func(real uint16, held *Mapping) *Mapping {
+		t.Helper()
+		high := held.Told >> 8
+		p := c.Promise(Server, real, held)
+		if p != held || p.Told>>8 != high {
+			t.Fatalf("told %#04x after the high byte %d", p.Told, high)
+		}
+		return p
+	}
+	held := promise(0x0705, c.Reserve(Server, 7))
+	if held.Told != 0x0705 || w.Len() != 0 || len(w.plane.open) != 0 {
+		t.Errorf("0x0705 is told as %#04x", held.Told)
+	}
+	m, err := c.Announce(w.now, Server, 0x0705, held)
+	if err != nil || m.Told != 0x0705 || !m.Open() {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if len(w.pool.owner) != 1 {
+		t.Errorf("%d IDs are taken", len(w.pool.owner))
+	}
+	if held := promise(0x0705, c.Reserve(Server, 7)); held.Told == 0x0705 {
+		t.Error("an ID is told twice")
+	}
+	// With a block that is full the high byte is another one, and stays so.
+	var calls []*Mapping
+	for n := range 256 {
+		calls = append(calls, c.Promise(Server, uint16(0x0900+n), nil))
+	}
+	held = c.Reserve(Server, 9)
+	c.Discard(w.now, calls[5])
+	promise(0x0905, held)
+}
+
+func TestPromiseLeavesTheLastIDAlone(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.First, c.Last = 100, 102 })
+	c := w.connect(masqueraded)
+	other := c.Promise(Server, 101, nil)
+	held := c.Reserve(Server, 0)
+	last := uint16(100 + 101 + 102 - 101 - int(held.Told))
+	if p := c.Promise(Server, last, held); p.Told == last {
+		t.Error("the last ID is given away")
+	}
+	// One for which there was no ID is told the spare one for good.
+	spare := c.Reserve(Server, 0)
+	if spare.Told != last {
+		t.Errorf("spare ID %d, want %d", spare.Told, last)
+	}
+	c.Discard(w.now, other)
+	if p := c.Promise(Server, 101, spare); p.Told != last {
+		t.Errorf("told %d after %d", p.Told, last)
+	}
+	if _, err := c.Announce(w.now, Server, 101, spare); !errors.Is(err, ErrExhausted) {
+		t.Errorf("%v", err)
+	}
+	c.Discard(w.now, spare)
+	c.Discard(w.now, held)
+	w.pass(time.Minute)
+	if len(w.pool.owner)+len(w.pool.spare) != 0 {
+		t.Error("something is left")
 	}
 }
 
@@ -915,6 +1024,15 @@ func TestSettleLeavesCallsThatAreUp(t *testing.T) {
 	}
 	if asked.Ends[Client].Open() || over.Ends[Server].Open() || trial.Open() {
 		t.Error("a flow that nobody needs is open")
+	}
+	w.pass(time.Minute)
+	if !asked.Live() || asked.Connection.Live() != 1 || len(asked.Connection.calls) != 1 {
+		t.Error("a live call is forgotten")
+	}
+	w.pass(time.Minute)
+	w.pass(time.Minute)
+	if len(w.pool.owner) != 2 || w.held != 1 {
+		t.Errorf("%d IDs taken, %d calls held", len(w.pool.owner), w.held)
 	}
 }
 
