@@ -86,7 +86,7 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 		return forwarded
 	case d.mode == blind:
 		if int32(seq-d.next) > 1<<30 {
-			d.past.reset(d.next) // sequence numbers come round
+			d.past = history{edge: d.next} // sequence numbers come round
 		}
 		d.past.overlay(s, seq, d.next)
 		return forwarded

@@ -43,6 +43,9 @@ func (d *direction) translate(now time.Time, s *Segment, i, k int) int {
 	lo, hi := d.n, d.n+k
 	put := func(at int, b byte) {
 		if at >= lo && at < hi {
+			if s.Payload[i+at-lo] != b {
+				d.past.mark(s.dataSeq()+uint32(i+at-lo), b)
+			}
 			s.set(i+at-lo, b)
 		}
 	}

@@ -8,14 +8,28 @@ const maxHistory = 64 << 10
 // keepHistory is the buffer that an idle direction may keep.
 const keepHistory = 1 << 10
 
+// maxMarks bounds how many translated bytes are remembered for longer.
+const maxMarks = 256
+
 // history holds the last bytes of a direction as they were forwarded, until
 // the receiver acknowledges them. The copy that was forwarded first is the one
 // that every retransmission repeats: the receiver may have either, so both
 // have to be the same, and a sender can't change afterwards what was judged
 // before.
+//
+// A sender may repeat what was acknowledged as well, when the acknowledgement
+// was lost. Its receiver will not look at it, but others on the way may: so
+// the bytes that were translated are remembered for longer.
 type history struct {
-	buf  []byte // forwarded bytes, the last of them just before the direction's next
-	edge uint32 // the receiver has everything before this sequence number
+	buf   []byte // forwarded bytes, the last of them just before the direction's next
+	edge  uint32 // the receiver has everything before this sequence number
+	marks []mark // the last translated bytes, the oldest first
+}
+
+// mark is one byte that was forwarded otherwise than it was sent.
+type mark struct {
+	seq uint32
+	b   byte
 }
 
 // reset forgets everything; the stream goes on at seq.
@@ -35,6 +49,21 @@ func (h *history) add(p []byte) {
 		h.buf = append(h.buf[:0], h.buf[drop:]...)
 	}
 	h.buf = append(h.buf, p...)
+}
+
+// mark remembers a translated byte.
+func (h *history) mark(seq uint32, b byte) {
+	drop := 0
+	for drop < len(h.marks) && seq-h.marks[drop].seq > 1<<30 {
+		drop++ // sequence numbers come round
+	}
+	if drop == 0 && len(h.marks) == maxMarks {
+		drop = maxMarks / 4
+	}
+	if drop > 0 {
+		h.marks = append(h.marks[:0], h.marks[drop:]...)
+	}
+	h.marks = append(h.marks, mark{seq, b})
 }
 
 // acknowledge forgets what the receiver has. ack is at most next.
@@ -63,6 +92,13 @@ func (h *history) lost(seq, end, next uint32) bool {
 
 // overlay writes the remembered bytes over s, as far as it repeats them.
 func (h *history) overlay(s *Segment, seq, next uint32) {
+	if before(seq, h.base(next)) {
+		for _, m := range h.marks {
+			if i := m.seq - seq; i < uint32(len(s.Payload)) {
+				s.set(int(i), m.b)
+			}
+		}
+	}
 	// Where the segment begins in buf. 64 bits, since it can be -2^31, which
 	// has no negative in 32.
 	at := int64(int32(seq - h.base(next)))
