@@ -383,14 +383,16 @@ func TestReopenedFromTheSamePort(t *testing.T) {
 // nor after; nothing may break.
 func TestHalfWayRound(t *testing.T) {
 	for _, blind := range []bool{false, true} {
-		for d := -2; d <= 2; d++ {
+		for d := range 5 {
 			r := newRig(t, talkRange)
 			c := r.connect(2)
 			c.send(client, message(ocrq, 5, -1))
 			if blind {
 				c.send(client, make([]byte, 100))
 			}
-			s := c.at(client, c.top[client]+1<<31+d, []byte("far away"), alg.ACK)
+			half := 1 << 30
+			c.isn[client] += uint32(half)
+			s := c.at(client, c.top[client]+half+d-2, []byte("far away"), alg.ACK)
 			if s.decided == 1 && s.Changed {
 				t.Errorf("%d: changed to %q", d, s.Payload)
 			}
@@ -407,12 +409,13 @@ func TestBlindStreamComesRound(t *testing.T) {
 	c := r.connect(2)
 	c.send(client, message(ocrq, 5, -1))
 	c.send(client, make([]byte, 100))
-	for off := c.top[client]; off < 1<<32+1000; off += 1 << 28 {
-		s := c.at(client, off, []byte("data"), alg.ACK)
+	for range 16 {
+		c.isn[client] += 1 << 28
+		s := c.at(client, 300, []byte("data"), alg.ACK)
 		s.went(t)
 		same(t, "data", s.Payload, []byte("data"))
 	}
-	s := c.at(client, 1<<32, message(ocrq, 6, -1), alg.ACK)
+	s := c.at(client, 0, message(ocrq, 6, -1), alg.ACK)
 	s.went(t)
 	same(t, "data", s.Payload, s.original)
 }
@@ -551,6 +554,115 @@ func TestRefusalByUs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWhoseIDIsInCallDisconnectNotify: the RFC has the sender's own there, some
+// servers put the receiver's. Where an ID is both, of two calls, a live call is
+// meant before an ended one, one that the receiver asked to clear before others,
+// and else the one of which it is the sender's own.
+func TestWhoseIDIsInCallDisconnectNotify(t *testing.T) {
+	for _, k := range []struct {
+		name           string
+		clearX, clearY bool
+		endX           bool
+		x              bool // X is meant
+	}{
+		{name: "nothing else known", x: true},
+		{name: "the one was to be cleared", clearX: true, x: true},
+		{name: "the other was to be cleared", clearY: true, x: false},
+		{name: "both were to be cleared", clearX: true, clearY: true, x: true},
+		{name: "the one has ended", endX: true, x: false},
+	} {
+		r := newRig(t, talkRange)
+		c := r.connect(2)
+		x := id(c.send(client, message(ocrq, 1, -1)), 12)
+		y := id(c.send(client, message(ocrq, 2, -1)), 12)
+		// X's ID at the server is what the server was told for Y.
+		sx := id(c.send(server, message(ocrp, y, x)), 12)
+		c.send(server, message(ocrp, 77, y))
+		if k.clearX {
+			c.send(client, message(clearRequest, 1, -1))
+		}
+		if k.clearY {
+			c.send(client, message(clearRequest, 2, -1))
+		}
+		if k.endX {
+			c.send(server, message(disconnectNotify, y, -1))
+		}
+		got := id(c.send(server, message(disconnectNotify, y, -1)), 12)
+		want, left := sx, 2
+		if !k.x {
+			want, left = 2, 1
+		}
+		if got != want {
+			t.Errorf("%s: the client reads %d, want %d", k.name, got, want)
+		}
+		r.table.Calls(func(call *nat.Call) {
+			if int(call.End(client).Real) != left {
+				t.Errorf("%s: call %d lives", k.name, call.End(client).Real)
+			}
+		})
+		if n := r.table.Len(); n > 1 || n == 0 && !k.endX {
+			t.Errorf("%s: %d calls live", k.name, n)
+		}
+		r.empty()
+	}
+}
+
+// TestUnfinishedMessages leave nothing behind, however their stream ends.
+func TestUnfinishedMessages(t *testing.T) {
+	ends := map[string]func(c *conn){
+		"the other side is not PPTP": func(c *conn) { c.send(server, make([]byte, 40)) },
+		"reset":                      func(c *conn) { c.at(server, c.top[server], nil, alg.RST) },
+		"closed":                     func(c *conn) { c.Close(c.now, "closed") },
+		"lost":                       func(c *conn) { c.Lost(c.now) },
+		"acknowledged unseen":        func(c *conn) { c.acked[client] = c.top[client] + 50; c.send(server, message(sccrp, -1, -1)) },
+	}
+	for name, end := range ends {
+		for _, typ := range []int{ocrq, ocrp} {
+			for n := 12; n < 18; n++ {
+				for _, late := range []bool{false, true} {
+					r := newRig(t, talkRange)
+					c := r.connect(2)
+					told := id(c.send(server, message(ocrq, 8, -1)), 12)
+					begin := message(typ, 5, told)[:n]
+					if late { // it comes when the end has come
+						end(c)
+						if r.alg.Find(c.flow) == nil {
+							continue
+						}
+						c.at(client, c.top[client], begin, alg.ACK)
+					} else {
+						c.at(client, 0, begin, alg.ACK)
+						end(c)
+					}
+					r.empty()
+					if t.Failed() {
+						t.Fatalf("%s, %d bytes of type %d, late %v", name, n, typ, late)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestOpenReplaces: a connection that is opened over another one ends it, and
+// what waited there goes on.
+func TestOpenReplaces(t *testing.T) {
+	r := newRig(t, talkRange)
+	old := r.connect(2)
+	old.send(client, message(ocrq, 1, -1))
+	waits := old.at(client, 1000, []byte("waits"), alg.ACK)
+	c := r.connect(2)
+	waits.went(t)
+	if old.State != alg.Closed || r.table.Len() != 0 || r.alg.Len() != 1 || r.alg.Find(c.flow) != c.Connection {
+		t.Errorf("%v, %d calls, %d connections", old.State, r.table.Len(), r.alg.Len())
+	}
+	old.Close(r.now, "again")
+	if r.alg.Find(c.flow) != c.Connection {
+		t.Error("closing the old one removed the new one")
+	}
+	r.empty()
 }
 
 // TestAnswerThatCameTooLate is changed into a refusal: the call is over here.
