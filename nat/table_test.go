@@ -1063,3 +1063,37 @@ type renewer struct {
 }
 
 func (r *renewer) Renew(m *Mapping) { *r.renewed = append(*r.renewed, m) }
+
+func TestBlocksAreThoseOfTheSide(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.connect(masqueraded)
+	w.request(w.connect(client(2)), 0x0700)
+	w.call(c, 0x0700, 0x0900)
+	ended := w.call(c, 0x0801, 0x0901)
+	c.End(w.now, ended, "over")
+	w.request(w.connect(client(3)), 0x0a00) // of no concern
+	var got []string
+	for _, side := range []Side{Client, Server} {
+		c.Blocks(side, func(real, told byte) { got = append(got, fmt.Sprintf("%v %d %d", side, real, told)) })
+	}
+	want := "client 7 7,client 8 8,server 9 9,server 9 9"
+	if strings.Join(got, ",") != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+}
+
+// The spare ID is nobody's also where a new range is taken up already.
+func TestSpareIDOfANarrowedRange(t *testing.T) {
+	w := newWorld(t, nil)
+	for n := range 20 {
+		w.accepted(w.request(w.connect(client(n)), uint16(100+n)))
+	}
+	cfg := testConfig()
+	cfg.First, cfg.Last = 105, 110
+	w.Reconfigure(cfg)
+	r := w.request(w.connect(client(50)), 105)
+	w.refused(r, "no Call ID is free")
+	if m := w.Find(r.Ends[Client].Arrives(), 0); m != nil || told(r) == 0 {
+		t.Errorf("told %d, which is in use", told(r))
+	}
+}
