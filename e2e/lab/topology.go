@@ -65,15 +65,6 @@ func KernelHelper(port uint16) Piece {
 	}
 }
 
-// PreferMark is RestoreMark for what the router itself sends.
-func PreferMark() Piece {
-	return func(f *firewall) {
-		f.chainOf("reroute", nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle)
-		f.rule("reroute", just(&expr.Ct{Register: 1, Key: expr.CtKeyMARK},
-			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}))
-	}
-}
-
 // MarkTCPFrom gives connections from an address to a TCP port a conntrack mark.
 func MarkTCPFrom(from netip.Addr, port uint16, mark uint32) Piece {
 	return func(f *firewall) {
@@ -133,14 +124,17 @@ func (h *Host) RouteByMark(mark uint32, table int, to netip.Prefix, via netip.Ad
 	return nil
 }
 
-// SetMTU changes the MTU of one end of a device.
-func (h *Host) SetMTU(device string, mtu int) error {
+// SmallMTU has the host forward to a network on one of its devices with a
+// smaller MTU than the device has: ip route add TO dev DEVICE mtu MTU. The MTU of
+// the device itself would not do, as a veth drops what comes in above it.
+func (h *Host) SmallMTU(to netip.Prefix, device string, mtu int) error {
 	link, err := h.handle.LinkByName(device)
 	if err != nil {
 		return fmt.Errorf("find %s on %s: %w", device, h.name, err)
 	}
-	if err := h.handle.LinkSetMTU(link, mtu); err != nil {
-		return fmt.Errorf("set MTU of %s on %s: %w", device, h.name, err)
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to.Masked()), Scope: netlink.SCOPE_LINK, MTU: mtu}
+	if err := h.handle.RouteAdd(route); err != nil {
+		return fmt.Errorf("route %v with MTU %d on %s: %w", to, mtu, h.name, err)
 	}
 	return nil
 }
