@@ -13,7 +13,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump
 
-.PHONY: build demo test unit e2e race vet fuzz bench-core cross emulated oracles clean
+.PHONY: build demo test test-vm unit e2e race vet fuzz bench-core cross emulated oracles clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -24,6 +24,9 @@ demo: build ## two clients with one Call ID talk to one server through the daemo
 
 test: build oracles ## everything
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -timeout 25m ./...
+
+test-vm: ## the tests, and real peers, on Debian's kernels 6.1 and 6.12 in an emulated machine (some 30 minutes)
+	e2e/vm/test
 
 race: build ## the daemon and all tests but the slowest, with the race detector
 	$(GO) build -race -o bin/pptp-alg-race ./cmd/pptp-alg
