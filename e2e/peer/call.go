@@ -25,6 +25,8 @@ type Call struct {
 	// still come, and nothing tells them apart but their contents.
 	before uint64
 
+	carry func(wire.GRE) // see Config.Carry
+
 	// guarded by node.mu
 	peerID   uint16
 	up       bool
@@ -124,6 +126,9 @@ func (s *Session) newCall(caller, pns bool, token uint64) (*Call, error) {
 		delete(n.tokens, old.token)
 		c.before = old.token
 	}
+	if n.cfg.Carry != nil {
+		c.carry = n.cfg.Carry(c)
+	}
 	n.calls[key], n.tokens[token], s.own[c.id] = c, c, c
 	return c, nil
 }
@@ -183,11 +188,25 @@ func (c *Call) send(payload []byte) error {
 	return c.node.gre.send(c.remote, wire.EncodeGRE(g))
 }
 
+// SendGRE sends a packet for a call that carries something of its own; the Call
+// ID is filled in. Numbers are the sender's business.
+func (c *Call) SendGRE(g wire.GRE) error {
+	g.CallID = c.PeerID()
+	return c.node.gre.send(c.remote, wire.EncodeGRE(g))
+}
+
+// Up is closed as soon as the other side's Call ID is known.
+func (c *Call) Up() <-chan struct{} { return c.answered }
+
 // Acknowledge sends an acknowledgement alone, if one is due.
 func (c *Call) Acknowledge() error { return c.send(nil) }
 
 // take handles a packet that arrived for the call.
 func (c *Call) take(g wire.GRE) {
+	if c.carry != nil {
+		c.carry(g)
+		return
+	}
 	var k kind
 	var counter uint32
 	if len(g.Payload) > 0 {

@@ -33,6 +33,13 @@ type Config struct {
 	// Call-Disconnect-Notify, as some servers do against RFC 2637 section 2.13.
 	DisconnectPeerID bool
 
+	// Carry makes calls carry something else than the package's own questions
+	// and answers: it is called for every new call and gives what takes the
+	// call's GRE, whichever side placed it. It must not block. See Call.Up.
+	Carry func(*Call) func(wire.GRE)
+	// Stray takes GRE that belongs to no call, instead of a Fault.
+	Stray func(from netip.Addr, g wire.GRE)
+
 	Segments Segments
 	// Gather holds back the answers to call requests until there are this many
 	// on a connection, and sends them in one write.
@@ -315,6 +322,10 @@ func (n *Node) receive() {
 		n.mu.Lock()
 		c := n.calls[greKey{from, g.CallID}]
 		n.mu.Unlock()
+		if c == nil && n.cfg.Stray != nil {
+			n.cfg.Stray(from, g)
+			continue
+		}
 		if c == nil {
 			n.fault("GRE from %v for Call ID %d, which is nobody's here", from, g.CallID)
 			continue
