@@ -16,10 +16,10 @@ type TUN struct {
 	name string
 }
 
-// OpenTUN makes a device with an address, towards one other address. It is made
+// OpenTUN makes a device with an address, and a route to the others. It is made
 // in the network namespace of the calling thread, and goes with Close. name may
 // hold "%d", or be empty.
-func OpenTUN(name string, local, remote netip.Addr, mtu int) (*TUN, error) {
+func OpenTUN(name string, local netip.Addr, others netip.Prefix, mtu int) (*TUN, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
@@ -37,20 +37,21 @@ func OpenTUN(name string, local, remote netip.Addr, mtu int) (*TUN, error) {
 		return nil, fmt.Errorf("make TUN device %s: %w", name, err)
 	}
 	t := &TUN{file: os.NewFile(uintptr(fd), "/dev/net/tun"), name: request.Name()}
-	if err := t.configure(local, remote, mtu); err != nil {
+	if err := t.configure(local, others, mtu); err != nil {
 		_ = t.Close()
 		return nil, fmt.Errorf("set up TUN device %s: %w", t.name, err)
 	}
 	return t, nil
 }
 
-func (t *TUN) configure(local, remote netip.Addr, mtu int) error {
+func (t *TUN) configure(local netip.Addr, others netip.Prefix, mtu int) error {
 	link, err := netlink.LinkByName(t.name)
 	if err != nil {
 		return err
 	}
-	all := net.CIDRMask(32, 32)
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: local.AsSlice(), Mask: all}, Peer: &net.IPNet{IP: remote.AsSlice(), Mask: all}}
+	// The kernel makes the route out of the "peer" address.
+	address := &netlink.Addr{IPNet: &net.IPNet{IP: local.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Peer: &net.IPNet{IP: others.Addr().AsSlice(), Mask: net.CIDRMask(others.Bits(), 32)}}
 	if err := netlink.AddrAdd(link, address); err != nil {
 		return err
 	}

@@ -50,6 +50,10 @@ func (k *keys) start(send bool, s mppe.Strength) []byte {
 // startAuthentication begins what LCP has agreed on.
 func (l *Link) startAuthentication(now time.Time) {
 	l.enter(Authenticate)
+	if l.cfg.OnlyLCP {
+		l.Close(now)
+		return
+	}
 	patience := time.Duration(l.cfg.MaxConfigure) * l.cfg.Restart
 	if m := l.options.method; m != NoMethod {
 		l.demand = &demand{link: l, method: m, id: l.byte(), tries: l.cfg.MaxConfigure, deadline: now.Add(patience)}

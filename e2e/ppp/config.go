@@ -75,6 +75,10 @@ type Config struct {
 	Echo         time.Duration
 	EchoFailures int
 
+	// OnlyLCP ends the link as soon as LCP is up: for those who want to know
+	// whether anybody is there, and do not want to log in.
+	OnlyLCP bool
+
 	// The timers and counters of RFC 1661 section 4.6; defaults 3 s, 2, 10, 5.
 	Restart                                time.Duration
 	MaxTerminate, MaxConfigure, MaxFailure int

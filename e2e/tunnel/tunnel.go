@@ -31,8 +31,9 @@ type Tunnel struct {
 	done chan struct{}
 
 	// the goroutine's
-	link *ppp.Link
-	flow *Flow
+	link    *ppp.Link
+	flow    *Flow
+	reached ppp.Phase
 
 	mu      sync.Mutex
 	state   State
@@ -125,6 +126,11 @@ func (t *Tunnel) flush() {
 	for busy := true; busy; {
 		now := time.Now()
 		out := t.link.Take()
+		for _, p := range out.Phases {
+			if p != ppp.Terminate {
+				t.reached = max(t.reached, p)
+			}
+		}
 		for _, f := range out.Frames {
 			t.flow.Send(now, f)
 		}
@@ -161,9 +167,7 @@ func (t *Tunnel) publish() {
 	s := &t.state
 	s.Phase, s.Err, s.Local, s.Remote, s.User = l.Phase(), l.Err(), l.Local(), l.Remote(), l.User()
 	s.Encryption, s.Demanded, s.MTU, s.PPP, s.Flow = l.Describe(), l.Demanded(), l.MTU(), l.Stats(), t.flow.Stats()
-	if s.Phase != ppp.Terminate {
-		s.Reached = max(s.Reached, s.Phase)
-	}
+	s.Reached = t.reached
 	if s.Phase != before.Phase || s.Reached != before.Reached || (s.Err == nil) != (before.Err == nil) {
 		close(t.changed)
 		t.changed = make(chan struct{})

@@ -229,7 +229,7 @@ func TestTUN(t *testing.T) {
 	remote := inside.Next()
 	var tun *inet.TUN
 	if err := at.Do(func() (err error) {
-		tun, err = inet.OpenTUN("", inside, remote, 1300)
+		tun, err = inet.OpenTUN("", inside, netip.PrefixFrom(remote, 32), 1300)
 		return err
 	}); err != nil {
 		if os.Getenv("CI") != "" {
