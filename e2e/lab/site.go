@@ -79,7 +79,11 @@ func NewSite(ctx context.Context, p Plan) (_ *Site, err error) {
 	if err = s.Router.Attach(s.WAN, netip.PrefixFrom(WANRouter, siteBits)); err != nil {
 		return nil, err
 	}
-	// Counters of entries; some distributions have them off.
+	// Counters of entries; some distributions have them off. The setting is there once conntrack is loaded, and asking
+	// for entries loads it.
+	if _, err = s.Router.Conntrack(); err != nil {
+		return nil, err
+	}
 	if err = s.Router.Sysctl("net.netfilter.nf_conntrack_acct", "1"); err != nil {
 		return nil, err
 	}
