@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -24,9 +25,9 @@ const smallMTU = 700
 
 // hops draws two clients, an inner hop, the router, an outer hop and a server.
 // Beyond both hops the MTU is small. raws decides what kind of hosts.
-func hops(t *testing.T, raws bool) (w *world, clients []lab.Station, server lab.Station) {
+func hops(t *testing.T, raws bool) *world {
 	t.Helper()
-	w = drawn(t, func(p *plan) {
+	return drawn(t, func(p *plan) {
 		office, lan, wan, far := p.segment("office"), p.segment("lan"), p.segment("wan"), p.segment("far")
 		router := p.router("router")
 		p.attach(router, lan, "10.77.0.1/16")
@@ -46,19 +47,17 @@ func hops(t *testing.T, raws bool) (w *world, clients []lab.Station, server lab.
 		for i := range 2 {
 			name, address := fmt.Sprintf("client%d", i+1), fmt.Sprintf("10.78.1.%d", i+1)
 			if raws {
-				clients = append(clients, p.raw(name, office, address))
+				p.RawClients = append(p.RawClients, p.raw(name, office, address))
 			} else {
-				clients = append(clients, p.station(name, office, address+"/16", "10.78.0.1"))
+				p.Site.Clients = append(p.Site.Clients, p.station(name, office, address+"/16", "10.78.0.1"))
 			}
 		}
 		if raws {
-			server = p.raw("server", far, "203.0.113.1")
+			p.RawServers = append(p.RawServers, p.raw("server", far, "203.0.113.1"))
 		} else {
-			server = p.station("server", far, "203.0.113.1/24", "203.0.113.254")
+			p.Site.Servers = append(p.Site.Servers, p.station("server", far, "203.0.113.1/24", "203.0.113.254"))
 		}
 	})
-	w.start(quickConfig)
-	return w, clients, server
 }
 
 // quoted is what an ICMP "fragmentation needed" says about a GRE packet.
@@ -66,6 +65,10 @@ type quoted struct {
 	src, dst netip.Addr
 	callID   uint16
 	mtu      uint16
+}
+
+func (q quoted) String() string {
+	return fmt.Sprintf("GRE %v > %v call %d, MTU %d", q.src, q.dst, q.callID, q.mtu)
 }
 
 func readQuoted(m *layers.ICMPv4) (q quoted, ok bool) {
@@ -79,30 +82,27 @@ func readQuoted(m *layers.ICMPv4) (q quoted, ok bool) {
 }
 
 // tooBig sends a packet that a hop cannot forward and waits for the news.
-func (w *world) tooBig(from *raw.Host, to netip.Addr, id uint16) quoted {
-	w.Helper()
+func (w *world) tooBig(from *raw.Host, to netip.Addr, id uint16, wait time.Duration) (quoted, error) {
 	seen := len(from.ICMP())
-	w.must(from.SendGRE(to, wire.GRE{CallID: id, HasSeq: true, Payload: bytes.Repeat([]byte{0xa5}, 1000)}))
-	var q quoted
-	w.eventually(fmt.Sprintf("ICMP should reach %v", from.Address()), func() error {
+	err := from.SendGRE(to, wire.GRE{CallID: id, HasSeq: true, Payload: bytes.Repeat([]byte{0xa5}, 1000)})
+	for end := time.Now().Add(wait); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		for _, m := range from.ICMP()[seen:] {
 			if got, ok := readQuoted(m); ok {
-				q = got
-				return nil
+				return got, nil
 			}
 		}
-		return fmt.Errorf("%d ICMP messages, none of them", len(from.ICMP())-seen)
-	})
-	return q
+	}
+	return quoted{}, errors.Join(err, fmt.Errorf("no ICMP about GRE reached %v", from.Address()))
 }
 
 // The news from a hop beyond the router reaches the client and the server that
 // sent the packet, with the Call ID that it put there itself.
 func TestFragmentationNeeded(t *testing.T) {
-	w, stations, at := hops(t, true)
-	server := w.rawHost(at, "far", netip.MustParseAddr("203.0.113.254"))
+	w := hops(t, true)
+	w.start(quickConfig)
+	server := w.rawHost(w.RawServers[0], "far", netip.MustParseAddr("203.0.113.254"))
 	listener := server.Listen(peer.Port, 1)
-	for i, station := range stations {
+	for i, station := range w.RawClients {
 		p := w.connectRaw(w.rawHost(station, "office", netip.MustParseAddr("10.78.0.1")), server, listener, raw.Options{})
 		serverID := uint16(100 + i)
 		if i == 1 {
@@ -110,11 +110,13 @@ func TestFragmentationNeeded(t *testing.T) {
 		}
 		told, serverTold := p.call(5, serverID)
 		p.gre(5, told, serverID, serverTold)
-		if got, want := w.tooBig(p.client, server.Address(), serverTold), (quoted{station.Address, server.Address(), serverTold, smallMTU}); got != want {
-			t.Errorf("the client got news of %+v instead of %+v", got, want)
+		got, err := w.tooBig(p.client, server.Address(), serverTold, patience)
+		if want := (quoted{station.Address, server.Address(), serverTold, smallMTU}); got != want {
+			t.Errorf("the client got news of %v instead of %v: %v", got, want, err)
 		}
-		if got, want := w.tooBig(server, lab.WANRouter, told), (quoted{server.Address(), lab.WANRouter, told, smallMTU}); got != want {
-			t.Errorf("the server got news of %+v instead of %+v", got, want)
+		got, err = w.tooBig(server, lab.WANRouter, told, patience)
+		if want := (quoted{server.Address(), lab.WANRouter, told, smallMTU}); got != want {
+			t.Errorf("the server got news of %v instead of %v: %v", got, want, err)
 		}
 		// Nobody else heard of it.
 		if n := len(p.client.ICMP()); n != 1 {
@@ -133,11 +135,12 @@ func TestFragmentationNeeded(t *testing.T) {
 
 // And so ends that listen to it send smaller packets: calls work.
 func TestPathMTUDiscovery(t *testing.T) {
-	w, stations, at := hops(t, false)
-	server := w.listen(at, peer.Config{CallID: peer.Counting(0)})
+	w := hops(t, false)
+	w.start(quickConfig)
+	server := w.listen(w.Servers[0], peer.Config{CallID: peer.Counting(0)})
 	var legs []leg
-	for i := range stations {
-		legs = append(legs, w.up(w.dialAndCall(w.node(stations[i], peer.Config{CallID: peer.Fixed(5)}), server), server))
+	for i := range w.Clients {
+		legs = append(legs, w.up(w.dialAndCall(w.node(w.Clients[i], peer.Config{CallID: peer.Fixed(5)}), server), server))
 	}
 	w.talkLeg(legs...)
 	for _, l := range legs {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	ctnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -148,4 +149,25 @@ func (h *Host) ConnectedFirst() error {
 		return fmt.Errorf("add rule for the main table on %s: %w", h.name, err)
 	}
 	return nil
+}
+
+// ctMessageExpectGet is IPCTNL_MSG_EXP_GET, of the subsystem
+// NFNL_SUBSYS_CTNETLINK_EXP.
+const ctMessageExpectGet = 1
+
+// Expectations counts what conntrack helpers wait for.
+func (h *Host) Expectations() (int, error) {
+	conn, err := ctnetlink.Dial(unix.NETLINK_NETFILTER, &ctnetlink.Config{NetNS: int(h.ns)})
+	if err != nil {
+		return 0, fmt.Errorf("open ctnetlink of %s: %w", h.name, err)
+	}
+	defer func() { _ = conn.Close() }()
+	replies, err := conn.Execute(ctnetlink.Message{
+		Header: ctnetlink.Header{Type: unix.NFNL_SUBSYS_CTNETLINK_EXP<<8 | ctMessageExpectGet, Flags: ctnetlink.Request | ctnetlink.Dump},
+		Data:   []byte{unix.AF_INET, 0, 0, 0}, // struct nfgenmsg
+	})
+	if err != nil {
+		return 0, fmt.Errorf("dump expectations of %s: %w", h.name, err)
+	}
+	return len(replies), nil
 }
