@@ -261,3 +261,25 @@ func TestAddressPool(t *testing.T) {
 		})
 	}
 }
+
+// One server gives one Call ID twice to one client, on two control connections.
+// The newer call has it.
+func TestOneServerIDForOneClient(t *testing.T) {
+	w := withDaemon(t, lab.Plan{RawClients: 2, RawServers: 1})
+	server := w.rawHost(w.RawServers[0], "wan", lab.WANRouter)
+	listener := server.Listen(peer.Port, 1000)
+	client := w.rawHost(w.RawClients[0], "lan", lab.LANRouter)
+	older := w.connectRaw(client, server, listener, raw.Options{})
+	newer := w.connectRaw(client, server, listener, raw.Options{})
+	bystander := w.connectRaw(w.rawHost(w.RawClients[1], "lan", lab.LANRouter), server, listener, raw.Options{})
+	told, serverTold := older.call(7, 100)
+	older.gre(7, told, 100, serverTold)
+	bystanderTold, bystanderServerTold := bystander.call(7, 101)
+	told, serverTold = newer.call(8, 100)
+	newer.gre(8, told, 100, serverTold)
+	w.ended("its Call ID was given to a newer call", from(w.RawClients[0].Address, 7))
+	w.status(2)
+	bystander.gre(7, bystanderTold, 101, bystanderServerTold)
+	w.must(older.up.from.Reset(), newer.up.from.Reset(), bystander.up.from.Reset())
+	w.finish()
+}
