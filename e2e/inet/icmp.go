@@ -96,3 +96,12 @@ func Answer(b []byte, own ...netip.Addr) []byte {
 	}
 	return nil
 }
+
+// Destination gives where a datagram wants to go; the zero address if it is
+// none of IPv4.
+func Destination(b []byte) netip.Addr {
+	if len(b) < ipv4Header || b[0]>>4 != 4 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(b[16:]))
+}

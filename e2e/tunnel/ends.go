@@ -206,6 +206,16 @@ func (s *Server) Tunnels() []*Tunnel {
 	return out
 }
 
+// To finds the tunnel to a client by its address inside; nil if there is none.
+func (s *Server) To(client netip.Addr) *Tunnel {
+	for _, t := range s.Tunnels() {
+		if t.State().Remote == client {
+			return t
+		}
+	}
+	return nil
+}
+
 // Close ends everything at once and waits for all goroutines.
 func (s *Server) Close() error {
 	err := s.Node.Close()

@@ -268,3 +268,6 @@ func (t *Tunnel) Close(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// Do runs f on the tunnel's goroutine, where Config.Datagram runs too.
+func (t *Tunnel) Do(f func()) error { return t.act(func(time.Time) { f() }) }

@@ -189,8 +189,8 @@ func scenes() []scene {
 		{name: "GRE is turned back", daemon: true, firewall: []lab.Piece{lab.RejectGRE("lan")}, patience: short, want: probe.GRENotLeaving},
 		{name: "answers meant for another", daemon: true, server: carrying(otherAnswer), patience: short, want: probe.WrongPeer, say: "never sent"},
 		{name: "the wrong Call ID", firewall: []lab.Piece{forwarded}, server: carrying(otherCall), patience: short, want: probe.WrongPeer, say: "Nothing came for our call"},
-		{name: "LCP refused", daemon: true, patience: short, server: func(t *testing.T, s *lab.Site) {
-			// A server that demands what nobody has.
+		{name: "no keys for the encryption that the server wants", daemon: true, patience: short, server: func(t *testing.T, s *lab.Site) {
+			// Without MS-CHAPv2 there are none.
 			serve(t, node(s.Servers[0]), tunnel.Config{PPP: ppp.Config{Offer: nil, Demand: []ppp.Method{ppp.NoMethod}, Address: inside,
 				Secret: func(string) (string, bool) { return "", false }, Encryption: required()}})
 		}, user: "ali", want: probe.PPPFailed},
