@@ -56,10 +56,7 @@ func TestUplinksByMark(t *testing.T) {
 		lab.MarkTCPFrom(at("10.77.1.3"), peer.Port, 2), lab.RestoreMark())
 	w.start(quickConfig)
 	server := w.listen(station, peer.Config{CallID: peer.Counting(0)})
-	wrong, err := w.Router.CaptureIf(func(p *lab.Packet) bool {
-		return p.Out && (p.GRE != nil || p.TCP != nil) && (p.Src == at(routerOne) && p.Device != "one" || p.Src == at(routerTwo) && p.Device != "two")
-	}, "one", "two")
-	w.must(err)
+	wrong := w.wrongWay()
 	var legs []leg
 	for i, want := range []string{routerOne, routerTwo, routerTwo, routerOne} {
 		l := w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(11)}), server), server)
@@ -70,11 +67,25 @@ func TestUplinksByMark(t *testing.T) {
 	}
 	w.talkLeg(legs...)
 	w.listed(legs...)
-	for _, p := range wrong.Packets() {
-		t.Errorf("left by the wrong uplink: %v", p)
-	}
 	w.hangUp(legs...)
+	wrong()
 	w.finish()
+}
+
+// wrongWay watches for packets that leave by another uplink than the one whose
+// address they have. The function that it returns reports them.
+func (w *world) wrongWay() func() {
+	w.Helper()
+	wrong, err := w.Router.CaptureIf(func(p *lab.Packet) bool {
+		return p.Out && (p.GRE != nil || p.TCP != nil) && (p.Src == at(routerOne) && p.Device != "one" || p.Src == at(routerTwo) && p.Device != "two")
+	}, "one", "two")
+	w.must(err)
+	return func() {
+		w.Helper()
+		for _, p := range wrong.Packets() {
+			w.Errorf("left by the wrong uplink: %v", p)
+		}
+	}
 }
 
 // One host with two addresses, each by an uplink of its own, and one Call ID:
@@ -83,6 +94,7 @@ func TestOneClientTwoUplinks(t *testing.T) {
 	w, station := twoUplinks(t, lab.MarkTCPFrom(at("10.77.1.1"), peer.Port, 1), lab.MarkTCPFrom(at("10.77.1.77"), peer.Port, 2), lab.RestoreMark())
 	w.start(quickConfig)
 	server := w.listen(station, peer.Config{CallID: peer.Counting(9)})
+	wrong := w.wrongWay()
 	second := w.Clients[0]
 	w.must(second.AddAddress("lan", netip.MustParsePrefix("10.77.1.77/16")))
 	first := w.up(w.dialAndCall(w.client(0, peer.Config{CallID: peer.Fixed(9)}), server), server)
@@ -94,6 +106,7 @@ func TestOneClientTwoUplinks(t *testing.T) {
 	w.talkLeg(first, other)
 	w.listed(first, other)
 	w.hangUp(first, other)
+	wrong()
 	w.finish()
 }
 
