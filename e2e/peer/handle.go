@@ -45,7 +45,9 @@ func (s *Session) handle(m wire.Message) (stop bool) {
 		s.counted(m, m.PeerCallID, func(st *Stats) { st.WAN++ })
 	case *wire.ClearRequest:
 		if c := s.theirs(m.CallID); c == nil {
-			s.unknown(m)
+			if !s.crossed(m.CallID) {
+				s.unknown(m)
+			}
 		} else {
 			c.end("cleared by the peer")
 			s.reply(s.disconnect(c, wire.DisconnectRequest))
@@ -86,6 +88,19 @@ func (s *Session) theirs(id uint16) *Call {
 	s.node.mu.Lock()
 	defer s.node.mu.Unlock()
 	return s.peers[id]
+}
+
+// crossed says whether this side has just disconnected a call that the other
+// side wants cleared: the two messages met on the way.
+func (s *Session) crossed(id uint16) bool {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	for _, c := range s.node.calls {
+		if c.session == s && c.peerID == id && c.ended == disconnectedHere {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Session) counted(m wire.Message, id uint16, count func(*Stats)) {

@@ -113,12 +113,14 @@ func (s *Session) IncomingCall(ctx context.Context) (*Call, error) {
 	return c, s.Send(&wire.IncomingConnected{PeerCallID: c.PeerID(), ConnectSpeed: 64_000, ReceiveWindow: 64, Framing: 1})
 }
 
+const disconnectedHere = "disconnected here"
+
 // HangUp ends the call in order and waits until that is done: as the PNS with
 // Call-Clear-Request and the notification that answers it, as the PAC with
 // Call-Disconnect-Notify, which nobody answers.
 func (c *Call) HangUp(ctx context.Context) error {
 	if !c.pns {
-		c.end("disconnected here")
+		c.end(disconnectedHere)
 		return c.session.Send(c.session.disconnect(c, wire.DisconnectAdmin))
 	}
 	if err := c.session.Send(&wire.ClearRequest{CallID: c.id}); err != nil {
