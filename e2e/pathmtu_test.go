@@ -102,6 +102,7 @@ func TestFragmentationNeeded(t *testing.T) {
 	w.start(quickConfig)
 	server := w.rawHost(w.RawServers[0], "far", netip.MustParseAddr("203.0.113.254"))
 	listener := server.Listen(peer.Port, 1)
+	var pairs []*pair
 	for i, station := range w.RawClients {
 		p := w.connectRaw(w.rawHost(station, "office", netip.MustParseAddr("10.78.0.1")), server, listener, raw.Options{})
 		serverID := uint16(100 + i)
@@ -126,11 +127,14 @@ func TestFragmentationNeeded(t *testing.T) {
 			t.Errorf("the server got %d ICMP messages", n)
 		}
 		p.gre(5, told, serverID, serverTold)
-		defer func() { _ = p.up.from.Reset() }()
+		pairs = append(pairs, p)
 	}
 	w.status(2)
-	w.noFaults()
-	w.stop()
+	for _, p := range pairs {
+		p.consistent("small MTU")
+		w.must(p.up.from.Reset())
+	}
+	w.finish()
 }
 
 // And so ends that listen to it send smaller packets: calls work.
