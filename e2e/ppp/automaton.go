@@ -62,13 +62,13 @@ func (a *automaton) send(c code, id uint8, data []byte) {
 	a.link.sendFrame(a.protocol, packet{c, id, data}.bytes())
 }
 
-// configure sends a Configure-Request (scr).
-func (a *automaton) configure(now time.Time) {
+// configure sends a Configure-Request (scr): a new one, or the last once more.
+// A new one needs a new identifier (section 5.1).
+func (a *automaton) configure(now time.Time, again bool) {
 	a.restarts--
 	a.deadline = now.Add(a.link.cfg.Restart)
-	if options := joinOptions(a.request()); !a.sent[a.id] || !bytes.Equal(options, a.asked) {
-		// A new identifier when the contents have changed (section 5.1).
-		a.asked = options
+	if !again {
+		a.asked = joinOptions(a.request())
 		a.id++
 	}
 	a.sent[a.id] = true
@@ -78,9 +78,7 @@ func (a *automaton) configure(now time.Time) {
 // begin sends the first Configure-Request of a negotiation (irc, scr).
 func (a *automaton) begin(now time.Time) {
 	a.restarts, a.naks = a.link.cfg.MaxConfigure, 0
-	a.id++
-	a.asked = joinOptions(a.request())
-	a.configure(now)
+	a.configure(now, false)
 }
 
 func (a *automaton) terminate(now time.Time) {
@@ -165,7 +163,7 @@ func (a *automaton) tick(now time.Time) {
 		if a.state == ackReceived {
 			a.enter(requestSent)
 		}
-		a.configure(now)
+		a.configure(now, true)
 	case a.state == closing:
 		a.enter(closed)
 		a.layerFinished(now)
@@ -375,6 +373,6 @@ func (a *automaton) receiveAnswer(now time.Time, p packet) {
 		a.reject(now, options)
 	}
 	if a.state == requestSent || a.state == ackSent { // nobody gave up
-		a.configure(now)
+		a.configure(now, false)
 	}
 }
