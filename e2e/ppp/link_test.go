@@ -196,6 +196,30 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
+// The word that ends the authentication is lost. The proof comes again, and so
+// does the word: always the same (RFC 1994 section 4.2).
+func TestVerdictLost(t *testing.T) {
+	for _, method := range []Method{PAP, CHAPMD5, MSCHAPv2} {
+		c, s := configs(method, Encryption{})
+		p := newPair(t, 1, wire{order: true}, c, s)
+		lost := 0
+		p.tap = func(to int, frame []byte) []byte {
+			protocol, body, _ := ParseFrame(frame)
+			verdict := protocol == ProtocolPAP || protocol == ProtocolCHAP && body[0] == byte(chapSuccess)
+			if to == client && verdict && lost < 3 {
+				lost++
+				return nil
+			}
+			return frame
+		}
+		p.start()
+		p.up()
+		if lost != 3 {
+			t.Errorf("%v: %d verdicts were lost", method, lost)
+		}
+	}
+}
+
 // A server that lets everybody in but does not know the password is found out
 // by MS-CHAPv2 (RFC 2759 section 5).
 func TestWrongProof(t *testing.T) {
@@ -342,6 +366,10 @@ func TestEncryptionRefused(t *testing.T) {
 					return
 				}
 				p.up()
+				// What comes too early is kept, so that no timer has to run out.
+				if took := p.now.Sub(epoch); took > time.Second {
+					t.Errorf("it took %v", took)
+				}
 				if got := p.ends[0].Describe() + ", " + p.ends[1].Describe(); got != v.want+", "+v.want {
 					t.Errorf("agreed on %s", got)
 				}
