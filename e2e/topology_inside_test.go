@@ -173,10 +173,10 @@ func TestOneIDForTwoServersBehindOneAddress(t *testing.T) {
 // addresses differ. An outside client with the same Call ID is there as well.
 func TestHairpin(t *testing.T) {
 	w := inside(t, 3, 1, to(peer.Port, 0), lab.SNATInside(netip.MustParsePrefix(lanNet), "lan"))
-	server := w.listen(w.Clients[0], peer.Config{CallID: peer.Counting(0)})
+	server := w.listen(w.Clients[0], peer.Config{CallID: peer.Counting(6)})
 	var legs []leg
 	for _, at := range []lab.Station{w.Clients[1], w.Clients[2], w.Servers[0]} {
-		legs = append(legs, w.up(w.call(w.dialTo(w.node(at, peer.Config{CallID: peer.Fixed(0)}), public(lab.WANRouter))), server))
+		legs = append(legs, w.up(w.call(w.dialTo(w.node(at, peer.Config{CallID: peer.Fixed(6)}), public(lab.WANRouter))), server))
 	}
 	for _, l := range legs[:2] {
 		if l.client.Remote() != lab.WANRouter || l.server.Remote() != lab.LANRouter {

@@ -47,10 +47,10 @@ func twoSites(t *testing.T) (west, east *world, hosts map[string][]lab.Station) 
 // A, and the east router's B' is the west router's B; so are the Call IDs.
 func TestTwoRouters(t *testing.T) {
 	w, e, hosts := twoSites(t)
-	server := w.listen(hosts["east"][0], peer.Config{CallID: peer.Counting(0)})
+	server := w.listen(hosts["east"][0], peer.Config{CallID: peer.Counting(6)})
 	var legs []leg
 	for i := range 3 {
-		client := w.node(hosts["west"][i], peer.Config{CallID: peer.Fixed(0)})
+		client := w.node(hosts["west"][i], peer.Config{CallID: peer.Fixed(6)})
 		legs = append(legs, w.up(w.call(w.dialTo(client, public(at(eastPublic)))), server))
 	}
 	w.talkLeg(legs...)
