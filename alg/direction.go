@@ -10,10 +10,11 @@ import (
 // Policy for segments that have to wait. TCP sends again what is dropped, so
 // these bound delay and memory, not correctness.
 const (
-	maxHeld      = 64          // segments that one direction may hold
-	maxHeldBytes = 64 << 10    // and their payload
-	holdTime     = time.Second // how long one waits for what comes before it
-	maxGiveUps   = 3           // so often the same gap may time out
+	maxHeld      = 64              // segments that one direction may hold
+	maxHeldBytes = 64 << 10        // and their payload
+	holdTime     = time.Second     // how long one waits for what comes before it
+	halfTime     = 5 * time.Second // how long one waits for the rest of a Call ID
+	maxGiveUps   = 3               // so often the same gap may time out
 )
 
 // direction is the TCP stream from one side to the other. It puts segments in
@@ -138,7 +139,7 @@ func (d *direction) hold(now time.Time, s *Segment) {
 	d.conn.alg.holding++
 	d.conn.alg.Counters.Held++
 	if len(d.held) == 1 {
-		d.conn.alg.table.Schedule(&d.until, now.Add(holdTime), d.expire)
+		d.conn.alg.table.Schedule(&d.until, now.Add(d.patience()), d.expire)
 	}
 }
 
@@ -179,12 +180,23 @@ func (d *direction) peek(seq uint32) (byte, bool) {
 	return 0, false
 }
 
+// patience is how long what waits may wait.
+func (d *direction) patience() time.Duration {
+	if d.halved() {
+		return halfTime
+	}
+	return holdTime
+}
+
+// halved reports whether what waits is half a Call ID, not for earlier bytes.
+func (d *direction) halved() bool { return !after(d.held[0].dataSeq(), d.next) }
+
 // expire deals with segments that waited too long.
 func (d *direction) expire(now time.Time) {
 	if len(d.held) == 0 {
 		return
 	}
-	if !after(d.held[0].dataSeq(), d.next) {
+	if d.halved() {
 		// The rest of a Call ID does not come; perhaps its sender waits for
 		// the first half to be acknowledged.
 		d.guess = true
@@ -201,7 +213,7 @@ func (d *direction) expire(now time.Time) {
 		d.drain(now)
 	}
 	if len(d.held) > 0 {
-		d.conn.alg.table.Schedule(&d.until, now.Add(holdTime), d.expire)
+		d.conn.alg.table.Schedule(&d.until, now.Add(d.patience()), d.expire)
 	}
 }
 

@@ -1,8 +1,7 @@
 package alg
 
 // maxHistory bounds how many forwarded bytes one direction remembers. It
-// covers a receive window without scaling; what is older and not acknowledged
-// as far as we saw can't be sent again correctly.
+// covers a receive window without scaling.
 const maxHistory = 64 << 10
 
 // keepHistory is the buffer that an idle direction may keep.
@@ -24,6 +23,9 @@ type history struct {
 	buf   []byte // forwarded bytes, the last of them just before the direction's next
 	edge  uint32 // the receiver has everything before this sequence number
 	marks []mark // the last translated bytes, the oldest first
+
+	forgot bool   // marks were dropped,
+	floor  uint32 // the last of them at this sequence number
 }
 
 // mark is one byte that was forwarded otherwise than it was sent.
@@ -61,6 +63,7 @@ func (h *history) mark(seq uint32, b byte) {
 		drop = maxMarks / 4
 	}
 	if drop > 0 {
+		h.forgot, h.floor = true, h.marks[drop-1].seq
 		h.marks = append(h.marks[:0], h.marks[drop:]...)
 	}
 	h.marks = append(h.marks, mark{seq, b})
@@ -84,10 +87,12 @@ func (h *history) acknowledge(ack, next uint32) {
 }
 
 // lost reports whether [seq, end) touches bytes that were forwarded, may not
-// have reached the receiver, and are no longer known.
+// have reached the receiver, and can't be repeated: neither are the bytes
+// themselves known, nor all that were translated among them.
 func (h *history) lost(seq, end, next uint32) bool {
 	base := h.base(next)
-	return after(base, h.edge) && before(seq, base) && after(end, h.edge)
+	return after(base, h.edge) && before(seq, base) && after(end, h.edge) &&
+		h.forgot && !after(seq, h.floor)
 }
 
 // overlay writes the remembered bytes over s, as far as it repeats them.

@@ -141,14 +141,16 @@ func TestStartAgain(t *testing.T) {
 
 // A second daemon by mistake gives up with a reason; the first goes on.
 func TestSecondDaemonRefuses(t *testing.T) {
-	for name, sameSocket := range map[string]bool{"same socket": true, "another socket": false} {
+	for name, o := range map[string]lab.DaemonOptions{
+		"same socket": {}, "another socket": {}, "another socket and queue": {Args: []string{"--queue", "99"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := withDaemon(t, lab.Plan{Clients: 1, Servers: 1})
 			server := w.server(0, peer.Config{})
 			call := w.dialAndCall(w.client(0, peer.Config{}), server)
 			before := w.structure()
-			o := lab.DaemonOptions{Program: program(t)}
-			if sameSocket {
+			o.Program = program(t)
+			if name == "same socket" {
 				o.Socket = w.daemon.Socket()
 			}
 			second, err := w.Router.StartDaemon(o)

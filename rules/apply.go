@@ -1,9 +1,11 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
+	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 )
 
@@ -139,4 +141,30 @@ func (k *Kernel) Remove() error {
 		return nil
 	}
 	return objection(doing, nil, failures)
+}
+
+// Queue tells the queue of the table that is there, whoever put it there. false: there is no table, or it does not say.
+func (k *Kernel) Queue() (uint16, bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	replies, err := k.get(unix.NFT_MSG_GETTABLE, 0, named())
+	if errors.Is(err, unix.ENOENT) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, explain("look for the queue of table ip "+TableName, err)
+	}
+	var queue uint16
+	for _, r := range replies {
+		for kind, v := range attributes(r) {
+			if kind != tableUserdata {
+				continue
+			}
+			text, ok := userdata.GetString(v, userdata.TypeComment)
+			if _, err := fmt.Sscanf(text, tableComment, &queue); ok && err == nil {
+				return queue, true, nil
+			}
+		}
+	}
+	return 0, false, nil
 }

@@ -134,12 +134,15 @@ func (r Ruleset) Config() Config {
 	return c
 }
 
+// tableComment also tells another daemon which queue the table's owner listens on.
+const tableComment = "PPTP passthrough with queue %d; kept by pptp-alg, which replaces the table when it is edited"
+
 // compose writes the table. The order of rules and clauses follows the cost: every packet of the router comes through
 // prerouting, where what is not GRE leaves after two expressions, and most through forward, where what is not TCP leaves
 // each of the rules after two.
 func compose(c Config) table {
 	t := table{
-		comment: "PPTP passthrough; kept by pptp-alg, which replaces the table when it is edited",
+		comment: fmt.Sprintf(tableComment, c.Queue),
 		counters: []counter{
 			{Queued, "segments of control connections given to pptp-alg"},
 			{Mapped, "enhanced GRE of known calls, translated by conntrack"},

@@ -34,7 +34,7 @@ func (e *InUseError) Error() string {
 	if e.PID != 0 {
 		s += fmt.Sprintf(" (process %d)", e.PID)
 	}
-	return s + "; stop it, or choose another path with --socket (and another queue with --queue)"
+	return s + "; a router needs one only: stop it first"
 }
 
 // A claim is the right to a socket path: the lock beside it.

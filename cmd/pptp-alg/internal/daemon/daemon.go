@@ -137,6 +137,9 @@ func (d *daemon) start() (closers []func() error, err error) {
 	d.table = nat.NewTable(tableConfig(d.config, d.callEvent), d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
 	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent}, d.table)
 
+	if err = alone(kernel); err != nil {
+		return closers, err
+	}
 	// Until the queue is bound, control packets pass untranslated.
 	if d.queue, err = queue.Open(queue.Config{Queue: d.config.Queue}); err != nil {
 		return closers, err
@@ -159,6 +162,26 @@ func (d *daemon) start() (closers []func() error, err error) {
 		return nil
 	})
 	return closers, nil
+}
+
+// alone returns an error when another daemon lives in this network namespace,
+// with a control socket and a queue of its own: its table would be replaced.
+func alone(kernel *rules.Kernel) error {
+	number, there, err := kernel.Queue()
+	if err != nil || !there {
+		return err
+	}
+	listeners, err := queue.Kernels()
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		if l.Queue == number {
+			return fmt.Errorf("another pptp-alg is at work here: its table ip %s sends control packets to queue %d, "+
+				"and somebody listens there; stop that one first", rules.TableName, number)
+		}
+	}
+	return nil // left behind by one that was killed
 }
 
 // way says how packets reach the daemon.

@@ -83,7 +83,11 @@ func (d *daemon) unopened(p *queue.Packet, s *alg.Segment, err error) {
 	if errors.Is(err, nat.ErrLimit) {
 		// Untranslated, its calls could harm others.
 		d.counters.refusedConnections++
-		d.limited("refused a control connection", "client", p.Src, "server", p.Dst, "error", err)
+		client, server := p.Src, p.Dst
+		if s.From == nat.Server {
+			client, server = server, client
+		}
+		d.limited("refused a control connection", "client", client, "server", server, "error", err)
 		d.settle(s, alg.Drop)
 		return
 	}
