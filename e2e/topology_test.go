@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pptp-alg/e2e/lab"
 	"pptp-alg/e2e/peer"
@@ -230,13 +229,5 @@ func (w *world) finishAll(others ...*world) {
 	w.finish()
 	for _, o := range others {
 		o.finish()
-	}
-}
-
-// silent fails if GRE of a call gets an answer.
-func (w *world) silent(what string, c *peer.Call) {
-	w.Helper()
-	if err := c.EchoWithin(w.ctx, 700*time.Millisecond, 1, 100); !errors.Is(err, peer.ErrNoAnswer) {
-		w.Errorf("%s: GRE got through: %v", what, err)
 	}
 }
