@@ -8,7 +8,7 @@ BUILD     = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Packages with tests that need no kernel: they run on other machines' byte order too.
-PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./cmd/pptp-alg/internal/...
+PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./e2e/ppp/... ./e2e/inet ./cmd/pptp-alg/internal/...
 CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump
