@@ -73,3 +73,21 @@ func (w *world) stopped(what string, from *peer.Node, to lab.Station, id uint16,
 		w.Errorf("%s got through: %v", what, p)
 	}
 }
+
+// Without NAT of its own a router has no NAT chain, and without any the kernel
+// changes nothing; yet a Call ID of 0 has to be told as another one.
+func TestNoNATCallIDZero(t *testing.T) {
+	w := withDaemon(t, lab.Plan{Clients: 2, Servers: 1, Routed: true, Firewall: []lab.Piece{lab.StrictForward("lan", peer.Port)}})
+	server := w.server(0, peer.Config{CallID: peer.Counting(0)})
+	var legs []leg
+	for i := range 2 {
+		legs = append(legs, w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(0)}), server), server))
+	}
+	if legs[0].client.PeerID() == 0 || legs[0].server.PeerID() == 0 {
+		t.Errorf("the client was told %d, the server %d", legs[0].client.PeerID(), legs[0].server.PeerID())
+	}
+	w.talkLeg(legs...)
+	w.listed(legs...)
+	w.hangUp(legs...)
+	w.finish()
+}
