@@ -68,10 +68,20 @@ func entryOf(m *nat.Mapping) conntrack.Entry {
 }
 
 // Open implements nat.DataPlane. The guard comes first: a packet that is
-// earlier than the entry must not begin a flow of its own.
+// earlier than the entry must not begin a flow of its own. But not for a Call ID
+// of another tunnel: as long as we had its guard, that tunnel's packets would be
+// dropped, for conntrack takes each of them for the first.
 func (p *plane) Open(m *nat.Mapping) error {
-	guard := guardOf(m)
-	err := p.rules.Add(guard)
+	entry, guard := entryOf(m), guardOf(m)
+	taken, err := p.ct.Taken(entry)
+	switch {
+	case err != nil:
+		p.errors++
+		return err
+	case taken:
+		return nat.ErrTaken
+	}
+	err = p.rules.Add(guard)
 	if errors.Is(err, rules.ErrAbsent) {
 		if err = p.restore(); err == nil {
 			err = p.rules.Add(guard)
@@ -81,7 +91,7 @@ func (p *plane) Open(m *nat.Mapping) error {
 		p.errors++
 		return err
 	}
-	if err = p.create(entryOf(m)); err != nil {
+	if err = p.create(entry); err != nil {
 		if e := p.rules.Delete(guard); e != nil {
 			p.errors++
 			p.log.Warn("cannot take a Call ID from the guard set", "call", guard, "error", e)
