@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"pptp-alg/e2e/lab"
 	"pptp-alg/e2e/peer"
@@ -194,4 +197,40 @@ func twoNetworks(t *testing.T) (w *world, blue, red []lab.Station) {
 	})
 	w.start(quickConfig)
 	return w, blue, red
+}
+
+// The same, and the two clients with equal addresses have chosen equal ports as
+// well: nothing but the zone tells their control connections apart. Where the
+// kernel sends it along with the packet both have their calls. Where it does
+// not, the second connection is refused and the first is not harmed.
+func TestZonePerNetworkEqualPorts(t *testing.T) {
+	w, blue, red := twoNetworks(t)
+	server := w.server(0, peer.Config{CallID: peer.Counting(0)})
+	dial := func(at lab.Station) (*peer.Session, error) {
+		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
+		defer cancel()
+		return w.node(at, peer.Config{CallID: peer.Fixed(3)}).ConnectFrom(ctx, 40_000, control(server))
+	}
+	up := func(session *peer.Session) leg {
+		w.must(session.Start(w.ctx))
+		return w.up(w.call(session), server)
+	}
+	session, err := dial(blue[0])
+	w.must(err)
+	legs := []leg{up(session)}
+	session, err = dial(red[0])
+	if strings.Contains(w.daemon.Log(), "come along") {
+		w.must(err)
+		legs = append(legs, up(session))
+		if a, b := legs[0].server.PeerID(), legs[1].server.PeerID(); a == b {
+			t.Errorf("the server was told Call ID %d twice", a)
+		}
+	} else if err == nil {
+		t.Error("a control connection that nothing tells from another was let through")
+	}
+	w.talkLeg(legs...)
+	w.status(len(legs))
+	w.check(legs[0].client.HangUp(w.ctx))
+	w.talkLeg(legs[1:]...)
+	w.finish()
 }

@@ -108,10 +108,14 @@ func (d *daemon) removed(now time.Time, r removals) {
 			continue
 		}
 		if c, ok := e.Connection(); ok {
-			client, server, _ := orient(c, d.ports)
-			if known := d.alg.Find(alg.Flow{Client: client.real, Server: server.real}); known != nil {
-				d.counters.removedConnections++
-				known.Lost(now)
+			var w way
+			w.client, w.server, w.path = orient(c, d.ports)
+			for _, zone := range [...]nat.Zone{w.path.Zone, {}} {
+				if known := d.alg.Find(w.flow(zone)); known != nil && known.Path().Zone == w.path.Zone {
+					d.counters.removedConnections++
+					known.Lost(now)
+					break
+				}
 			}
 			continue
 		}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"pptp-alg/alg"
@@ -17,18 +16,15 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 		Seq: p.Seq, Ack: p.Ack, Flags: alg.Flags(p.Flags),
 		Payload: p.Payload, Checksum: p.Checksum(), Packet: p,
 	}
-	c := d.find(p.Src, p.Dst, s)
-	if c != nil && c.Reopens(s) {
-		c.Close(now, "control connection opened anew from the same port")
-		c = nil
+	way := d.cameWith(p)
+	c := d.find(p, way, s)
+	if c == nil && len(p.Payload) == 0 && !p.Flags.Has(queue.SYN) {
+		d.settle(s, alg.Accept) // the end of something that we do not know
+		return
 	}
-	if c == nil {
-		if len(p.Payload) == 0 && !p.Flags.Has(queue.SYN) {
-			d.settle(s, alg.Accept) // the end of something that we do not know
-			return
-		}
+	if c == nil || c.Reopens(s) {
 		var err error
-		if c, err = d.open(now, p, s); err != nil {
+		if c, err = d.open(now, p, way, s); err != nil {
 			d.unopened(p, s, err)
 			return
 		}
@@ -36,52 +32,87 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 	c.Segment(now, s)
 }
 
-// find returns the connection of a segment, and says in it who sent it.
-func (d *daemon) find(src, dst netip.AddrPort, s *alg.Segment) *alg.Connection {
+// way is a control connection as conntrack has it.
+type way struct {
+	client, server end
+	path           nat.Path
+}
+
+func (w *way) flow(zone nat.Zone) alg.Flow {
+	return alg.Flow{Client: w.client.real, Server: w.server.real, Zone: zone}
+}
+
+// cameWith returns what the kernel sent along with the packet, or nil.
+func (d *daemon) cameWith(p *queue.Packet) *way {
+	if p.Conntrack == nil {
+		return nil
+	}
+	entry, err := conntrack.ParseConnection(p.Conntrack)
+	if err != nil {
+		return nil
+	}
+	var w way
+	w.client, w.server, w.path = orient(entry, d.ports)
+	return &w
+}
+
+// find returns the connection of a segment, and says in it who sent it. Only
+// the conntrack entry tells apart connections with equal ends in several zones.
+func (d *daemon) find(p *queue.Packet, w *way, s *alg.Segment) *alg.Connection {
+	if w != nil {
+		s.From = sender(w, p)
+		if c := d.alg.Find(w.flow(w.path.Zone)); c != nil {
+			return c
+		}
+	}
 	s.From = nat.Client
-	c := d.alg.Find(alg.Flow{Client: src, Server: dst})
+	c := d.alg.Find(alg.Flow{Client: p.Src, Server: p.Dst})
 	if c == nil {
 		s.From = nat.Server
-		c = d.alg.Find(alg.Flow{Client: dst, Server: src})
+		c = d.alg.Find(alg.Flow{Client: p.Dst, Server: p.Src})
 	}
 	return c
 }
 
-// open makes a connection of a segment that belongs to none.
-func (d *daemon) open(now time.Time, p *queue.Packet, s *alg.Segment) (*alg.Connection, error) {
-	var entry conntrack.Connection
-	err := errNoConntrack
-	if p.Conntrack != nil {
-		entry, err = conntrack.ParseConnection(p.Conntrack)
+func sender(w *way, p *queue.Packet) nat.Side {
+	if w.client.real == p.Src {
+		return nat.Client
 	}
-	came := err == nil
-	if !came {
+	return nat.Server
+}
+
+// open makes a connection of a segment that belongs to none.
+func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*alg.Connection, error) {
+	came := w != nil
+	var zone nat.Zone
+	if came {
+		zone = w.path.Zone
+	} else {
 		d.counters.lookups++
-		if entry, err = d.plane.ct.Lookup(p.Src, p.Dst); err != nil {
+		entry, err := d.plane.ct.Lookup(p.Src, p.Dst)
+		if err != nil {
 			return nil, err
 		}
+		w = &way{}
+		w.client, w.server, w.path = orient(entry, d.ports)
 	}
-	client, server, path := orient(entry, d.ports)
-	s.From = nat.Client
-	if client.real != p.Src {
-		s.From = nat.Server
-	}
-	c, err := d.alg.Open(now, alg.Flow{Client: client.real, Server: server.real}, path)
+	s.From = sender(w, p)
+	c, err := d.alg.Open(now, w.flow(zone), w.path)
 	if err != nil {
 		return nil, err
 	}
-	c.Note = [2]end{client, server}
-	d.log.Debug("control connection", "path", describe(path), "client", client.real, "server", server.real,
+	c.Note = [2]end{w.client, w.server}
+	d.log.Debug("control connection", "path", describe(w.path), "client", w.client.real, "server", w.server.real,
 		"conntrack entry came with the packet", came)
 	return c, nil
 }
 
-var errNoConntrack = errors.New("no conntrack entry came with the packet")
-
 // unopened decides about a segment whose connection can't be followed.
 func (d *daemon) unopened(p *queue.Packet, s *alg.Segment, err error) {
-	if errors.Is(err, nat.ErrLimit) {
-		// Untranslated, its calls could harm others.
+	twin := errors.Is(err, conntrack.ErrAmbiguous) && p.Flags.Has(queue.SYN)
+	if errors.Is(err, nat.ErrLimit) || twin {
+		// Untranslated, its calls could harm others. One that looks like another
+		// in a different zone would take that one's place.
 		d.counters.refusedConnections++
 		client, server := p.Src, p.Dst
 		if s.From == nat.Server {
