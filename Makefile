@@ -30,7 +30,7 @@ test-vm: ## the tests, and real peers, on Debian's kernels 6.1 and 6.12 in an em
 
 race: build ## the daemon and all tests but the slowest, with the race detector
 	$(GO) build -race -o bin/pptp-alg-race ./cmd/pptp-alg
-	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-race $(GO) test -short -race -timeout 25m ./...
+	GORACE=atexit_sleep_ms=0 PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-race $(GO) test -short -race -timeout 25m ./...
 
 vet: ## go vet, gofmt, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
