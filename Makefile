@@ -23,14 +23,14 @@ demo: build ## two clients with one Call ID talk to one server through the daemo
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg bin/pptp-lab demo
 
 test: build oracles ## everything
-	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -timeout 25m ./...
+	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 25m ./...
 
 test-vm: ## the tests, and real peers, on Debian's kernels 6.1 and 6.12 in an emulated machine (some 30 minutes)
 	e2e/vm/test
 
 race: build ## the daemon and all tests but the slowest, with the race detector
 	$(GO) build -race -o bin/pptp-alg-race ./cmd/pptp-alg
-	GORACE=atexit_sleep_ms=0 PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-race $(GO) test -short -race -timeout 25m ./...
+	GORACE=atexit_sleep_ms=0 PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-race $(GO) test -count=1 -short -race -timeout 25m ./...
 
 vet: ## go vet, gofmt, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
