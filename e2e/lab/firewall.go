@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -57,8 +58,14 @@ func (f *firewall) rule(chain string, parts ...[]expr.Any) {
 	f.conn.AddRule(r)
 }
 
+// numbering guards google/nftables' count of sets, a variable of that package
+// which all labs of a process share.
+var numbering sync.Mutex
+
 // Firewall replaces the router's own rules in one transaction.
 func (h *Host) Firewall(pieces ...Piece) error {
+	numbering.Lock()
+	defer numbering.Unlock()
 	conn, err := h.nftables()
 	if err != nil {
 		return err
