@@ -13,7 +13,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump
 
-.PHONY: build demo test test-vm unit e2e race vet fuzz bench-core cross emulated oracles clean
+.PHONY: build demo test test-vm race vet fuzz bench-core cross emulated oracles clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg

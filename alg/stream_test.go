@@ -861,8 +861,7 @@ func TestLostAndFound(t *testing.T) {
 	r := newRig(t, talkRange)
 	c := r.connect(2)
 	c.send(client, message(ocrq, 5, -1))
-	told := c.send(server, message(ocrp, 9, id(c.at(client, 0, message(ocrq, 5, -1), alg.ACK).Payload, 12)))
-	_ = told
+	c.send(server, message(ocrp, 9, id(c.at(client, 0, message(ocrq, 5, -1), alg.ACK).Payload, 12)))
 	c.Lost(r.now)
 	r.wait(80 * time.Second)
 	c.send(client, message(echoRequest, -1, -1))
