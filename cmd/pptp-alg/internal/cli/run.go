@@ -13,6 +13,7 @@ import (
 
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/daemon"
+	"pptp-alg/cmd/pptp-alg/internal/notify"
 	"pptp-alg/cmd/pptp-alg/internal/privilege"
 )
 
@@ -63,7 +64,13 @@ func (s *settings) run(ctx context.Context, p Program) error {
 	reload := make(chan config.Config)
 	go s.reload(ctx, hup, reload, level, log)
 
-	err = daemon.Run(ctx, daemon.Options{Config: c, Log: log, Version: p.Version, Reload: reload})
+	manager, err := notify.FromEnvironment()
+	if err != nil {
+		log.Warn("the service manager will not be told when the daemon is ready", "error", err)
+	}
+	defer manager.Close()
+
+	err = daemon.Run(ctx, daemon.Options{Config: c, Log: log, Version: p.Version, Reload: reload, Manager: manager})
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop is not a failure
 	}

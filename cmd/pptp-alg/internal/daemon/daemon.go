@@ -12,6 +12,7 @@ import (
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/control"
+	"pptp-alg/cmd/pptp-alg/internal/notify"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
@@ -25,6 +26,8 @@ type Options struct {
 	Version string
 	// Reload brings a new configuration, when the user asked for that.
 	Reload <-chan config.Config
+	// Manager is told how the daemon is; nil: nobody is.
+	Manager *notify.Manager
 }
 
 // daemon is the owner's state. Only the owner touches it.
@@ -34,6 +37,7 @@ type daemon struct {
 	config  config.Config
 	ports   []uint16
 	started time.Time
+	manager *notify.Manager
 
 	alg     *alg.ALG
 	table   *nat.Table
@@ -63,7 +67,7 @@ type counters struct {
 // Run is the daemon. It returns when ctx is done, or when it cannot go on.
 func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{
-		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(),
+		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(), manager: o.Manager,
 		volumes:  map[string]*volume{},
 		requests: make(chan func()), removals: make(chan removals, 16),
 	}
@@ -89,7 +93,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	go server.Serve()
 	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
 		"control packets through", d.way(), "their conntrack entries", d.entries())
+	d.ready()
 	err = d.loop(ctx, o.Reload)
+	d.tell(d.manager.Stopping())
 	d.stop(time.Now())
 	return err
 }

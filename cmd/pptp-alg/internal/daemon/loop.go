@@ -19,6 +19,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	go d.watch(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	pulse, stopPulse := d.pulse()
+	defer stopPulse()
 	for {
 		if next, ok := d.table.Next(); ok {
 			timer.Reset(time.Until(next))
@@ -40,6 +42,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.table.Expire(time.Now())
 		case r := <-d.removals:
 			d.removed(time.Now(), r)
+		case <-pulse:
+			d.alive()
 		case f := <-d.requests:
 			f()
 		case c := <-reload:
@@ -139,6 +143,8 @@ func (d *daemon) mapping(g conntrack.GRE, z conntrack.Zone) *nat.Mapping {
 
 // reload takes over what can be changed while calls are up.
 func (d *daemon) reload(c config.Config) {
+	d.tell(d.manager.Reloading())
+	defer d.ready()
 	fixed := d.config
 	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || !slices.Equal(c.Ports, fixed.Ports) {
 		d.log.Warn("queue, ports and socket change at the next start only")
