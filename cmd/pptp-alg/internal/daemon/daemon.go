@@ -90,6 +90,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err = d.dropPrivileges(); err != nil {
+		return err
+	}
 	go server.Serve()
 	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
 		"control packets through", d.way(), "their conntrack entries", d.entries())
