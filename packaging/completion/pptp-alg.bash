@@ -1,0 +1,30 @@
+# Completion of pptp-alg for bash; made from its commands.
+# shellcheck disable=SC2207
+_pptp_alg() {
+  local word=$2 flags=
+  COMPREPLY=()
+  if [ "$COMP_CWORD" = 1 ]; then
+    COMPREPLY=($(compgen -W "run status rules version help" -- "$word"))
+    return
+  fi
+  case "${COMP_WORDS[1]} $3" in
+    "run --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "run --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
+    "run --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
+    "run --port") return ;;
+    "run --queue") return ;;
+    "run --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "rules --port") return ;;
+    "rules --queue") return ;;
+  esac
+  case "${COMP_WORDS[1]}" in
+    run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
+    status) flags="--json --socket --help" ;;
+    rules) flags="--config --port --queue --help" ;;
+    version) flags=" --help" ;;
+  esac
+  if [[ $word == -* ]]; then COMPREPLY=($(compgen -W "$flags" -- "$word")); else COMPREPLY=($(compgen -f -- "$word")); fi
+}
+complete -o filenames -F _pptp_alg pptp-alg
