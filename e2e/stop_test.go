@@ -52,3 +52,34 @@ func TestSignalledTwice(t *testing.T) {
 		w.nodes = nil
 	}
 }
+
+// What a daemon that was killed leaves behind can be taken away, but not the
+// rules of one that is at work. Calls that are up go on.
+func TestRemoveRules(t *testing.T) {
+	w := withDaemon(t, lab.Plan{Clients: 1, Servers: 1, Firewall: strict()})
+	server := w.server(0, peer.Config{})
+	call := w.dialAndCall(w.client(0, peer.Config{}), server)
+	remove := func() (string, int) {
+		_, errs, code, err := w.daemon.Command(w.ctx, "rules", "--remove")
+		w.must(err)
+		return errs, code
+	}
+	before := w.structure()
+	if errs, code := remove(); code != exitFailure || !strings.Contains(errs, "at work") {
+		t.Errorf("beside a daemon: exit code %d, %q", code, errs)
+	}
+	if s := w.structure(); s != before {
+		t.Errorf("the rules changed from\n%s\nto\n%s", before, s)
+	}
+	w.must(w.daemon.Kill())
+	for range 2 { // nothing to remove is fine
+		if errs, code := remove(); code != 0 {
+			t.Errorf("after the daemon: exit code %d, %q", code, errs)
+		}
+	}
+	if s := w.structure(); s != w.before {
+		t.Errorf("the rules were\n%s\nand are\n%s", w.before, s)
+	}
+	w.talk(call, server)
+	w.noFaults()
+}

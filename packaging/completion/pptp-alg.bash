@@ -22,7 +22,7 @@ _pptp_alg() {
   case "${COMP_WORDS[1]}" in
     run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
     status) flags="--json --socket --help" ;;
-    rules) flags="--config --port --queue --help" ;;
+    rules) flags="--config --port --queue --remove --help" ;;
     version) flags=" --help" ;;
   esac
   if [[ $word == -* ]]; then COMPREPLY=($(compgen -W "$flags" -- "$word")); else COMPREPLY=($(compgen -f -- "$word")); fi

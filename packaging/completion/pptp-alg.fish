@@ -1,7 +1,7 @@
 # Completion of pptp-alg for fish; made from its commands.
 complete -c pptp-alg -n __fish_use_subcommand -f -a run -d 'run the daemon in the foreground'
 complete -c pptp-alg -n __fish_use_subcommand -f -a status -d 'show the calls of the running daemon'
-complete -c pptp-alg -n __fish_use_subcommand -f -a rules -d 'print the nftables rules that run would install'
+complete -c pptp-alg -n __fish_use_subcommand -f -a rules -d 'print the nftables rules that run would install, or remove them'
 complete -c pptp-alg -n __fish_use_subcommand -f -a version -d 'print the version'
 complete -c pptp-alg -n '__fish_seen_subcommand_from run' -l config -r -d 'read settings from FILE (TOML); flags override it'
 complete -c pptp-alg -n '__fish_seen_subcommand_from run' -l log-format -x -a 'text json' -d 'FORMAT of log lines text or json (default text)'
@@ -14,3 +14,4 @@ complete -c pptp-alg -n '__fish_seen_subcommand_from status' -l socket -r -d 'co
 complete -c pptp-alg -n '__fish_seen_subcommand_from rules' -l config -r -d 'read settings from FILE (TOML); flags override it'
 complete -c pptp-alg -n '__fish_seen_subcommand_from rules' -l port -x -d 'TCP port P of control connections (default 1723); may be repeated'
 complete -c pptp-alg -n '__fish_seen_subcommand_from rules' -l queue -x -d 'nfnetlink queue N (default 1723)'
+complete -c pptp-alg -n '__fish_seen_subcommand_from rules' -l remove -d 'remove the rules of a daemon that is no more'

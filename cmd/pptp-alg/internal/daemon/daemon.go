@@ -193,6 +193,20 @@ func alone(kernel *rules.Kernel) error {
 	return nil // left behind by one that was killed
 }
 
+// Remove takes away the table that a daemon left behind when it was killed. It
+// refuses while one is at work.
+func Remove() error {
+	kernel, err := rules.Dial()
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	if err := alone(kernel); err != nil {
+		return err
+	}
+	return kernel.Remove()
+}
+
 // way says how packets reach the daemon.
 func (d *daemon) way() string {
 	if d.ruleset.Config().Native {
