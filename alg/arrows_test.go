@@ -30,6 +30,8 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/metrics":   {},
 	"cmd/pptp-alg/internal/privilege": {},
 	"cmd/pptp-alg/internal/status":    {},
+	"cmd/pptp-alg/internal/news":      {"cmd/pptp-alg/internal/status"},
+	"cmd/pptp-alg/internal/check":     {"conntrack", "rules"},
 }
 
 const module = "pptp-alg/"

@@ -48,7 +48,7 @@ type Connection struct {
 	Since     time.Time
 	Midstream bool   // first seen in the middle of its life
 	Unparsed  string // why it is not understood; empty if it is
-	Reason    string // why it was refused or ended
+	Reason    string // why it was refused, or else why it ended
 	Note      any    // the caller's
 
 	alg    *ALG
@@ -144,7 +144,8 @@ func (c *Connection) finished(now time.Time, side nat.Side) {
 		return
 	}
 	reason := fmt.Sprintf("control connection closed by the %v", side)
-	c.State, c.Reason = Closing, reason
+	c.State = Closing
+	c.because(reason)
 	c.calls.EndAll(now, reason)
 	c.alg.table.Schedule(&c.until, now.Add(closingLinger), func(now time.Time) { c.close(now, reason) })
 }
@@ -172,13 +173,22 @@ func (c *Connection) close(now time.Time, reason string) {
 	if c.State == Closed {
 		return
 	}
-	c.State, c.Reason = Closed, reason
+	c.State = Closed
+	c.because(reason)
 	for i := range c.dirs {
 		c.dirs[i].giveBack(now)
 	}
 	c.calls.Close(now, reason)
 	c.alg.notify(ConnectionClosed, now, c)
 	c.alg.table.Schedule(&c.until, now.Add(closedLinger), c.remove)
+}
+
+// because notes why the connection is over. The first reason is the cause of the
+// others.
+func (c *Connection) because(reason string) {
+	if c.Reason == "" {
+		c.Reason = reason
+	}
 }
 
 // remove forgets the connection.

@@ -18,11 +18,13 @@ func (c *Connection) message(now time.Time, d *direction) {
 		if code == resultOK {
 			c.State = Established
 		} else {
-			c.State, c.Reason = Refused, fmt.Sprintf("%v refused the control connection: %s", from, startResult(code, err))
+			c.State = Refused
+			c.because(fmt.Sprintf("%v refused the control connection: %s", from, startResult(code, err)))
 		}
 	case StopControlConnectionRequestType:
 		c.State = Stopping
-		c.calls.EndAll(now, fmt.Sprintf("%v stopped the control connection: %s", from, stopReason(b[offStopRequestReason])))
+		c.because(fmt.Sprintf("%v stopped the control connection: %s", from, stopReason(b[offStopRequestReason])))
+		c.calls.EndAll(now, c.Reason)
 
 	case OutgoingCallReplyType, IncomingCallReplyType:
 		c.answer(now, d, b[d.layout.result], b[d.layout.result+1])

@@ -48,6 +48,7 @@ type Call struct {
 	Over       time.Time // when it ended
 	Reason     string    // why it ended, or why it is refused, in words
 	Refused    bool      // by us, not by the other side
+	Note       any       // the caller's
 
 	until Deadline
 }

@@ -50,6 +50,9 @@ func (m *Mapping) Leaves() Tuple { return m.Path.leaves(m.Side, m.Real) }
 // Open reports whether GRE flows through the mapping.
 func (m *Mapping) Open() bool { return m.state == mappingOpen }
 
+// Call returns the call that the mapping belongs to; nil while that is not known.
+func (m *Mapping) Call() *Call { return m.call }
+
 // Errors with which a DataPlane answers Open.
 var (
 	// ErrTaken says that something that is not ours already uses the tuple

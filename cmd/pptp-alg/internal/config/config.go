@@ -59,6 +59,7 @@ type Timeouts struct {
 	Clearing time.Duration // a call that was asked to be cleared ends after this
 	Grace    time.Duration // GRE of an ended call still passes for this
 	Rest     time.Duration // a translated Call ID is not given again for this
+	Silence  time.Duration // a call of which one side sends no GRE for this is warned of
 }
 
 // Default returns the settings without a file.
@@ -86,6 +87,8 @@ func Default() Config {
 			Clearing: 15 * time.Second,
 			Grace:    3 * time.Second,
 			Rest:     60 * time.Second,
+			// pppd gives up after 30 s without an answer.
+			Silence: 30 * time.Second,
 		},
 		Remember: 200,
 	}

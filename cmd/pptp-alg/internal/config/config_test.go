@@ -74,6 +74,7 @@ half_open = "11s"
 clearing = "12s"
 grace = "13s"
 rest = "14m"
+silence = "15s"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ rest = "14m"
 		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll,
 		LogFormat: LogJSON, LogLevel: slog.LevelDebug, CallIDs: CallIDs{100, 200},
 		Limits:   Limits{1, 2, 3, 4, 0},
-		Timeouts: Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute},
+		Timeouts: Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second},
 		Remember: 8,
 	}
 	if !reflect.DeepEqual(c, want) {

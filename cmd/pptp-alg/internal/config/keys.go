@@ -40,6 +40,7 @@ var keys = []key{
 	{"timeouts.clearing", timeout(func(t *Timeouts) *time.Duration { return &t.Clearing }, time.Second, time.Hour)},
 	{"timeouts.grace", timeout(func(t *Timeouts) *time.Duration { return &t.Grace }, 0, 5*time.Minute)},
 	{"timeouts.rest", timeout(func(t *Timeouts) *time.Duration { return &t.Rest }, 0, 24*time.Hour)},
+	{"timeouts.silence", timeout(func(t *Timeouts) *time.Duration { return &t.Silence }, time.Second, time.Hour)},
 }
 
 func findKey(name string) (key, bool) {

@@ -12,6 +12,7 @@ import (
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/control"
+	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/notify"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 	"pptp-alg/conntrack"
@@ -45,6 +46,7 @@ type daemon struct {
 	queue   *queue.Queue
 	events  *conntrack.Events
 	ruleset rules.Ruleset
+	news    news.Bus
 
 	counters counters
 	volumes  map[string]*volume // of messages about packets
@@ -96,10 +98,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	go server.Serve()
 	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
 		"control packets through", d.way(), "their conntrack entries", d.entries())
+	d.report(news.Ready, "version %s", d.version)
 	d.ready()
 	err = d.loop(ctx, o.Reload)
 	d.tell(d.manager.Stopping())
 	d.stop(time.Now())
+	d.news.Close()
 	return err
 }
 
@@ -232,6 +236,7 @@ func (d *daemon) restore() error {
 	}
 	d.counters.tableRestored++
 	d.log.Warn("the nftables table of this daemon was gone and was put back", "table", rules.TableName, "guarded", len(guard))
+	d.report(news.TableRestored, "with %d guarded Call IDs", len(guard))
 	return nil
 }
 
@@ -246,6 +251,7 @@ func (d *daemon) stop(now time.Time) {
 	})
 	d.table.Settle(now)
 	d.log.Info("stopped", "calls that stay up", up)
+	d.report(news.Stopping, "%d calls stay up", up)
 }
 
 // tableConfig is the part of the configuration that the table of calls has.

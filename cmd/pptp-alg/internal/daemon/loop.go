@@ -3,12 +3,11 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
-	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
 	"pptp-alg/rules"
@@ -106,6 +105,7 @@ func (d *daemon) removed(now time.Time, r removals) {
 	if r.err != nil {
 		d.counters.eventsLost++
 		d.limited("news of removed conntrack entries was lost", "error", r.err)
+		d.report(news.NewsLost, "%v", r.err)
 	}
 	for _, e := range r.events {
 		if e.By(d.plane.ct) {
@@ -127,6 +127,10 @@ func (d *daemon) removed(now time.Time, r removals) {
 			if m := d.mapping(stored.Arrives, stored.Zone); m != nil && m.Open() {
 				d.counters.removedEntries++
 				d.plane.Lost(m, stored.Counters)
+				if c := m.Call(); c != nil && d.news.Heard() {
+					s := d.call(now, c, past)
+					d.news.Publish(news.Event{Time: now, Kind: news.EntryRestored, Call: &s, Message: stored.String()})
+				}
 			}
 		}
 	}
@@ -161,6 +165,7 @@ func (d *daemon) reload(c config.Config) {
 	d.config, d.ruleset = c.Clone(), ruleset
 	d.table.Reconfigure(tableConfig(c, d.callEvent))
 	d.log.Info("configuration reloaded")
+	d.report(news.Reloaded, "")
 }
 
 // A message about packets may be logged so often in each period: packets come
@@ -192,50 +197,5 @@ func (d *daemon) limited(message string, args ...any) {
 	}
 	if v.n++; v.n <= logBurst {
 		d.log.Warn(message, args...)
-	}
-}
-
-// callEvent logs what happens to calls.
-func (d *daemon) callEvent(e nat.Event) {
-	c := e.Call
-	args := []any{"call", c.ID, "direction", c.Direction.String()}
-	for side := nat.Client; side <= nat.Server; side++ {
-		h := c.Connection.Path.Hosts[side]
-		args = append(args, side.String(), h.Real)
-		if m := c.End(side); m != nil {
-			args = append(args, side.String()+" Call ID", callID(m))
-		}
-	}
-	switch e.Kind {
-	case nat.CallRequested:
-		d.log.Debug(e.Kind.String(), args...)
-	case nat.CallEstablished:
-		d.log.Info(e.Kind.String(), args...)
-	case nat.CallEnded:
-		args = append(args, "duration", e.Time.Sub(c.Since).Round(time.Millisecond), "reason", c.Reason)
-		if c.Refused {
-			d.limited("call refused", args...)
-			return
-		}
-		d.log.Info(e.Kind.String(), args...)
-	}
-}
-
-// callID names a Call ID in both forms, where they differ.
-func callID(m *nat.Mapping) string {
-	if m.Real == m.Told {
-		return fmt.Sprint(m.Real)
-	}
-	return fmt.Sprintf("%d (told %d)", m.Real, m.Told)
-}
-
-// connectionEvent logs what happens to control connections.
-func (d *daemon) connectionEvent(e alg.Event) {
-	c := e.Connection
-	switch e.Kind {
-	case alg.ConnectionUnparsed:
-		d.limited(e.Kind.String()+"; it passes untranslated", "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Unparsed)
-	default:
-		d.log.Debug(e.Kind.String(), "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Reason)
 	}
 }

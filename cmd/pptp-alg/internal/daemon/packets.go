@@ -25,7 +25,7 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 	if c == nil || c.Reopens(s) {
 		var err error
 		if c, err = d.open(now, p, way, s); err != nil {
-			d.unopened(p, s, err)
+			d.unopened(now, p, s, err)
 			return
 		}
 	}
@@ -108,7 +108,7 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 }
 
 // unopened decides about a segment whose connection can't be followed.
-func (d *daemon) unopened(p *queue.Packet, s *alg.Segment, err error) {
+func (d *daemon) unopened(now time.Time, p *queue.Packet, s *alg.Segment, err error) {
 	twin := errors.Is(err, conntrack.ErrAmbiguous) && p.Flags.Has(queue.SYN)
 	if errors.Is(err, nat.ErrLimit) || twin {
 		// Untranslated, its calls could harm others. One that looks like another
@@ -118,7 +118,7 @@ func (d *daemon) unopened(p *queue.Packet, s *alg.Segment, err error) {
 		if s.From == nat.Server {
 			client, server = server, client
 		}
-		d.limited("refused a control connection", "client", client, "server", server, "error", err)
+		d.connectionRefused(now, client, server, err)
 		d.settle(s, alg.Drop)
 		return
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
@@ -22,9 +23,13 @@ func (d *daemon) status() (status.Status, error) {
 	for _, e := range stored {
 		flows[e.Arrives] = e
 	}
-	d.table.Calls(func(c *nat.Call) { s.Calls = append(s.Calls, call(c, flows)) })
+	now := time.Now()
+	count := func(m *nat.Mapping) (packets, bytes *uint64) { return traffic(m, flows) }
+	d.table.Calls(func(c *nat.Call) { s.Calls = append(s.Calls, d.call(now, c, count)) })
 	for _, c := range d.table.Ended() {
-		s.Ended = append(s.Ended, call(c, flows))
+		if r := d.record(c); r.ended != nil {
+			s.Ended = append(s.Ended, *r.ended)
+		}
 	}
 	d.alg.Connections(func(c *alg.Connection) {
 		if c.State != alg.Closed {
@@ -35,15 +40,21 @@ func (d *daemon) status() (status.Status, error) {
 	return s, nil
 }
 
-func call(c *nat.Call, flows map[conntrack.GRE]conntrack.Stored) status.Call {
+// call describes a call, as it is now or as it was at its end.
+func (d *daemon) call(now time.Time, c *nat.Call, count counter) status.Call {
 	s := status.Call{
-		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Since: c.Since,
+		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Initiator: c.Initiator.String(), Since: c.Since,
 		Client: endpoint(c, nat.Client), Server: endpoint(c, nat.Server),
-		Ended: c.Over, Reason: c.Reason,
+		Established: c.Up, Ended: c.Over, Reason: c.Reason, Refused: c.Refused,
 	}
 	// GRE from one side flows in the mapping of the other one's Call ID.
-	s.PacketsFromClient, s.BytesFromClient = traffic(c.End(nat.Server), flows)
-	s.PacketsFromServer, s.BytesFromServer = traffic(c.End(nat.Client), flows)
+	s.PacketsFromClient, s.BytesFromClient = count(c.End(nat.Server))
+	s.PacketsFromServer, s.BytesFromServer = count(c.End(nat.Client))
+	if words := s.Diagnose(now, d.config.Timeouts.Silence); c.Live() {
+		s.Warning = words
+	} else {
+		s.Diagnosis = words
+	}
 	return s
 }
 
@@ -77,7 +88,7 @@ func connection(c *alg.Connection) status.Connection {
 	return status.Connection{
 		Client: status.Peer{Address: ends[nat.Client].real, TranslatedAddress: ends[nat.Client].told},
 		Server: status.Peer{Address: ends[nat.Server].real, TranslatedAddress: ends[nat.Server].told},
-		State:  c.State.String(), Since: c.Since, Calls: c.Calls().Live(), Unparsed: c.Unparsed,
+		State:  c.State.String(), Since: c.Since, Calls: c.Calls().Live(), Unparsed: c.Unparsed, Reason: c.Reason,
 	}
 }
 

@@ -24,7 +24,8 @@ type Call struct {
 	ID        uint64    `json:"id"`
 	Direction string    `json:"direction"` // "outgoing" or "incoming", as RFC 2637 has it
 	State     string    `json:"state"`
-	Since     time.Time `json:"since"` // when it was announced
+	Initiator string    `json:"initiator"` // "client" or "server": who announced it
+	Since     time.Time `json:"since"`     // when it was announced
 	Client    Endpoint  `json:"client"`
 	Server    Endpoint  `json:"server"`
 
@@ -35,9 +36,17 @@ type Call struct {
 	PacketsFromServer *uint64 `json:"packets_from_server"`
 	BytesFromServer   *uint64 `json:"bytes_from_server"`
 
-	// Of an ended call.
-	Ended  time.Time `json:"ended,omitzero"`
-	Reason string    `json:"reason,omitempty"`
+	// Established is when both sides had agreed; absent if they never did.
+	Established time.Time `json:"established,omitzero"`
+	// Warning says what is wrong with a call that is up, in words.
+	Warning string `json:"warning,omitempty"`
+
+	// Of an ended call. Reason is what the protocol said or did, Diagnosis what the
+	// GRE that was seen, or was not, says about it.
+	Ended     time.Time `json:"ended,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
+	Diagnosis string    `json:"diagnosis,omitempty"`
+	Refused   bool      `json:"refused,omitempty"` // by this router
 }
 
 // Endpoint is one side of a call: what it is and uses itself, and what the other
@@ -62,6 +71,9 @@ type Connection struct {
 	// Unparsed says why the connection's bytes pass unread; it is empty, and
 	// absent in JSON, while they are understood.
 	Unparsed string `json:"unparsed,omitempty"`
+
+	// Reason says why it was refused, is being stopped or was closed.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Peer is one end of a control connection, and what the other end sees of it.

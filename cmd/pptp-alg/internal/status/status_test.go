@@ -36,18 +36,19 @@ func example() Status {
 		Started: ago(26 * time.Hour),
 		Calls: []Call{
 			{
-				ID: 3, Direction: "outgoing", State: "requested", Since: ago(2 * time.Second),
+				ID: 3, Direction: "outgoing", State: "requested", Initiator: "client", Since: ago(2 * time.Second),
 				Client: end("192.168.77.100", 0, "203.0.113.1", 41000), Server: end("198.51.100.2", -1, "198.51.100.2", -1),
 			},
 			{
-				ID: 2, Direction: "outgoing", State: "established", Since: ago(3*time.Hour + 7*time.Minute),
+				ID: 2, Direction: "outgoing", State: "established", Initiator: "client", Since: ago(3*time.Hour + 7*time.Minute), Established: ago(3*time.Hour + 7*time.Minute),
 				Client: end("192.168.77.12", 5, "203.0.113.1", 777), Server: end("198.51.100.2", 9, "198.51.100.2", 9),
 				PacketsFromClient: Known[uint64](123456), BytesFromClient: Known[uint64](9876543210),
 				PacketsFromServer: Known[uint64](7), BytesFromServer: Known[uint64](420),
 			},
 			{
-				ID: 1, Direction: "incoming", State: "established", Since: ago(61 * 24 * time.Hour),
-				Client: end("192.168.77.11", 5, "203.0.113.1", 5), Server: end("198.51.100.2", 65535, "198.51.100.2", 65535),
+				ID: 1, Direction: "incoming", State: "established", Initiator: "server", Since: ago(61 * 24 * time.Hour), Established: ago(61 * 24 * time.Hour),
+				Warning: "no GRE from either side for 61d00h",
+				Client:  end("192.168.77.11", 5, "203.0.113.1", 5), Server: end("198.51.100.2", 65535, "198.51.100.2", 65535),
 				PacketsFromClient: Known[uint64](0), BytesFromClient: Known[uint64](0),
 				PacketsFromServer: Known[uint64](0), BytesFromServer: Known[uint64](0),
 			},
@@ -66,14 +67,15 @@ func example() Status {
 		},
 		Ended: []Call{
 			{
-				ID: 7, Direction: "outgoing", State: "ended", Since: ago(time.Hour), Ended: ago(time.Minute),
+				ID: 7, Direction: "outgoing", State: "ended", Initiator: "client", Since: ago(time.Hour), Ended: ago(time.Minute),
 				Client: end("192.168.77.11", 6, "203.0.113.1", 6), Server: end("198.51.100.2", -1, "198.51.100.2", -1),
-				Reason: "server refused: busy (result 4)",
+				Reason: "server refused the call: busy (result 4)",
 			},
 			{
-				ID: 8, Direction: "outgoing", State: "ended", Since: ago(time.Hour), Ended: ago(time.Second),
+				ID: 8, Direction: "outgoing", State: "ended", Initiator: "client", Since: ago(time.Hour), Ended: ago(time.Second),
 				Client: end("192.168.77.11", 6, "203.0.113.1", 6), Server: end("198.51.100.2", 1, "198.51.100.2", 1),
-				Reason: "client cleared it",
+				Reason: "cleared by the client", Established: ago(time.Hour),
+				Diagnosis: "no GRE from the server for 1h00m, 20 packets from the client: a firewall between may block protocol 47",
 			},
 		},
 		Counters: map[string]uint64{"calls_established": 4, "queue_packets": 12},
