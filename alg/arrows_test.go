@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"cmd/pptp-lab": {"cmd/pptp-lab/internal", "e2e"},
 	"cmd/pptp-alg": {"cmd/pptp-alg/internal", "alg", "nat", "conntrack", "rules"},
 	// Leaves: the daemon wires them, they know nothing of each other.
+	"cmd/pptp-alg/internal/addresses": {},
 	"cmd/pptp-alg/internal/queue":     {},
 	"cmd/pptp-alg/internal/control":   {},
 	"cmd/pptp-alg/internal/config":    {},

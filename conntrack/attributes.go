@@ -104,12 +104,22 @@ const (
 const (
 	ctaNATv4MinIP = 1 // CTA_NAT_V4_MINIP: the address to translate to
 	ctaNATv4MaxIP = 2 // CTA_NAT_V4_MAXIP: end of the range; the same
+	ctaNATProto   = 3 // CTA_NAT_PROTO, nested: ports; without it the kernel chooses
+)
+
+// enum ctattr_protonat: inside CTA_NAT_PROTO.
+const (
+	ctaProtoNATPortMin = 1 // CTA_PROTONAT_PORT_MIN, u16
+	ctaProtoNATPortMax = 2 // CTA_PROTONAT_PORT_MAX, u16
 )
 
 // enum ctattr_protoinfo and ctattr_protoinfo_tcp.
 const (
 	ctaProtoinfoTCP      = 1 // CTA_PROTOINFO_TCP, nested
 	ctaProtoinfoTCPState = 1 // CTA_PROTOINFO_TCP_STATE, u8: enum tcp_conntrack
+
+	ctaProtoinfoTCPFlagsOriginal = 4 // CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: struct nf_ct_tcp_flags, two bytes
+	ctaProtoinfoTCPFlagsReply    = 5 // CTA_PROTOINFO_TCP_FLAGS_REPLY
 )
 
 // enum ctattr_help: inside CTA_HELP.

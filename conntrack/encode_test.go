@@ -153,9 +153,9 @@ func TestEventFilterFits(t *testing.T) {
 	// The kernel charges what it makes of the program: about an eBPF instruction of 8 bytes for each of ours, more
 	// for those few that load. TestEventsWithoutPorts asks the kernel itself.
 	const optmem, loading, perLoading = 10240, 50, 10
-	p, err := eventFilter(make([]uint16, maxPorts))
+	p, err := eventFilter(make([]uint16, MaxPorts))
 	if err != nil || (len(p)+loading*perLoading)*8 > optmem {
-		t.Errorf("filter for %d ports: %d instructions, %v", maxPorts, len(p), err)
+		t.Errorf("filter for %d ports: %d instructions, %v", MaxPorts, len(p), err)
 	}
 }
 

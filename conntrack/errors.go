@@ -53,7 +53,9 @@ var (
 			"without, conntrack does not see Call IDs and only one call between two addresses can work"}
 	natSupport = UnsupportedError{Feature: "CONFIG_NF_NAT",
 		Fix: "load or install the module nf_nat (on OpenWrt: kmod-nf-nat)"}
-	zoneSupport = UnsupportedError{Feature: "CONFIG_NF_CONNTRACK_ZONES", Fix: "use a kernel with conntrack zones"}
+	zoneSupport   = UnsupportedError{Feature: "CONFIG_NF_CONNTRACK_ZONES", Fix: "use a kernel with conntrack zones"}
+	helperSupport = UnsupportedError{Feature: "the conntrack helper of the connection",
+		Fix: "register the helper, or load its module, before connections are given to it"}
 	markSupport = UnsupportedError{Feature: "CONFIG_NF_CONNTRACK_MARK", Fix: "use a kernel with conntrack marks"}
 	events      = UnsupportedError{Feature: "conntrack events",
 		Fix: "use a kernel with CONFIG_NF_CONNTRACK_EVENTS, and set net.netfilter.nf_conntrack_events to 1 or 2"}

@@ -205,8 +205,8 @@ func TestEventsWithoutPorts(t *testing.T) {
 	}
 	silent(t, e)
 	var err error
-	n.must(func() error { _, err = Listen(make([]uint16, maxPorts)); return err })
-	n.must(func() error { _, err = Listen(make([]uint16, maxPorts+1)); return nil })
+	n.must(func() error { _, err = Listen(make([]uint16, MaxPorts)); return err })
+	n.must(func() error { _, err = Listen(make([]uint16, MaxPorts+1)); return nil })
 	if err == nil {
 		t.Error("Listen for too many ports: no error")
 	}

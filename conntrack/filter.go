@@ -6,10 +6,10 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// maxPorts keeps the filter below what a socket may hold in its options (net.core.optmem_max): before Linux 6.9
-// 10 KB where words have 32 bits, 20 KB where they have 64. The kernel translates the program; a port then takes
-// 32 bytes, all else less than 4 KB.
-const maxPorts = 128
+// MaxPorts is how many ports Listen takes. It keeps the filter below what a socket may hold in its options
+// (net.core.optmem_max): before Linux 6.9 10 KB where words have 32 bits, 20 KB where they have 64. The kernel translates
+// the program; a port then takes 32 bytes, all else less than 4 KB.
+const MaxPorts = 128
 
 // eventFilter returns the classic BPF program that the kernel runs over each message to an event socket.
 // It lets through, for IPv4,
@@ -21,8 +21,8 @@ const maxPorts = 128
 // start from, X the attribute's type, the result its offset, or 0 if there is none. Loads are
 // big-endian, as the values of attributes are; so the program is the same on every machine.
 func eventFilter(ports []uint16) ([]bpf.RawInstruction, error) {
-	if len(ports) > maxPorts {
-		return nil, fmt.Errorf("%d ports, not more than %d are possible", len(ports), maxPorts)
+	if len(ports) > MaxPorts {
+		return nil, fmt.Errorf("%d ports, not more than %d are possible", len(ports), MaxPorts)
 	}
 	const (
 		attrHeader = 4 // struct nlattr

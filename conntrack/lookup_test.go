@@ -37,7 +37,6 @@ func control(t *testing.T, client, server *namespace, listen, dial string) (src,
 }
 
 func TestLookup(t *testing.T) {
-	const secondAddr = "192.168.78.12"
 	for _, k := range []struct {
 		name           string
 		rules          []func(*nftables.Conn, *nftables.Table)

@@ -51,6 +51,9 @@ func (s *settings) portFlag(fs *flag.FlagSet) {
 		if slices.Contains(ports, p) {
 			return fmt.Errorf("names port %d twice", p)
 		}
+		if len(ports) == config.MaxPorts {
+			return fmt.Errorf("is there more than %d times", config.MaxPorts)
+		}
 		if ports = append(ports, p); len(ports) == 1 {
 			// The flags replace the file's list; later ones extend it.
 			s.changes = append(s.changes, func(c *config.Config) { c.Ports = slices.Clone(ports) })

@@ -3,6 +3,7 @@ package config
 import (
 	_ "embed"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -102,6 +103,7 @@ func TestRefused(t *testing.T) {
 		{"ports = 1723", "x.toml:1: ports must be a list such as [1723], not 1723"},
 		{"ports = []", "x.toml:1: ports must name at least one port"},
 		{"ports = [0]", "x.toml:1: ports must be a list of ports; each must be a whole number from 1 to 65535, not 0"},
+		{"ports = [" + manyPorts(129) + "]", "x.toml:1: ports must name at most 128 ports, not 129"},
 		{"ports = [1, 1]", "x.toml:1: ports must name each port once; 1 is there twice"},
 		{`socket = "x.sock"`, `x.toml:1: socket must be an absolute path, not "x.sock"`},
 		{`socket = true`, "x.toml:1: socket must be a path in quotes, not true"},
@@ -236,4 +238,20 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q gives %+v", data, c)
 		}
 	})
+}
+
+// manyPorts lists the ports from 1 on.
+func manyPorts(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d, ", i+1)
+	}
+	return b.String()
+}
+
+func TestMostPorts(t *testing.T) {
+	c, err := Parse("x.toml", []byte("ports = ["+manyPorts(MaxPorts)+"]"))
+	if err != nil || len(c.Ports) != MaxPorts {
+		t.Errorf("%d ports: %v", len(c.Ports), err)
+	}
 }

@@ -178,6 +178,9 @@ func setPath(dst *string, v any) error {
 // maxSocketPath is what fits into sockaddr_un, without the closing zero.
 const maxSocketPath = 107
 
+// MaxPorts is how many control ports fit into the filter by which the kernel tells of removed connections.
+const MaxPorts = 128
+
 func setPorts(c *Config, v any) error {
 	list, ok := v.([]any)
 	if !ok {
@@ -185,6 +188,9 @@ func setPorts(c *Config, v any) error {
 	}
 	if len(list) == 0 {
 		return errors.New("name at least one port")
+	}
+	if len(list) > MaxPorts {
+		return fmt.Errorf("name at most %d ports, not %d", MaxPorts, len(list))
 	}
 	var ports []uint16
 	for _, e := range list {
