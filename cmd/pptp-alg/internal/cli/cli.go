@@ -22,6 +22,7 @@ type Program struct {
 	Version string
 	Stdout  io.Writer
 	Stderr  io.Writer
+	Args    []string // of the command, without its flags
 }
 
 // A command is one sub-command.
@@ -30,6 +31,7 @@ type command struct {
 	summary string
 	usage   string // what follows the name on a command line
 	help    string // paragraphs below the usage line
+	args    int    // how many arguments it takes at most, beside its flags: Program.Args
 	// flags defines the command's flags and returns what runs it.
 	flags func(*flag.FlagSet) func(context.Context, Program) error
 }
@@ -96,7 +98,12 @@ func (p Program) run(ctx context.Context, c command, args []string) error {
 	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // errors are ours to print, once
 	do := c.flags(fs)
+	// Flags may stand before and behind arguments.
 	err := fs.Parse(args)
+	for err == nil && fs.NArg() > 0 && len(p.Args) < c.args {
+		p.Args = append(p.Args, fs.Arg(0))
+		err = fs.Parse(fs.Args()[1:])
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		c.writeHelp(p.Stdout, fs)
