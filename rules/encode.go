@@ -101,10 +101,16 @@ func newSet(s set, id uint32) message {
 	return message{unix.NFT_MSG_NEWSET, create, encode(func(e *netlink.AttributeEncoder) {
 		e.String(unix.NFTA_SET_TABLE, TableName)
 		e.String(unix.NFTA_SET_NAME, s.name)
-		e.Uint32(unix.NFTA_SET_FLAGS, 0)
+		e.Uint32(unix.NFTA_SET_FLAGS, s.flags)
 		e.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType)
 		e.Uint32(unix.NFTA_SET_KEY_LEN, s.keyLength)
 		e.Uint32(unix.NFTA_SET_ID, id)
+		if s.timeout > 0 {
+			e.Uint64(unix.NFTA_SET_TIMEOUT, uint64(s.timeout.Milliseconds()))
+		}
+		if s.size > 0 {
+			nest(e, unix.NFTA_SET_DESC, func(e *netlink.AttributeEncoder) { e.Uint32(unix.NFTA_SET_DESC_SIZE, s.size) })
+		}
 		e.Bytes(unix.NFTA_SET_USERDATA, s.userdata())
 	}), "set " + s.name, needs{needTables}}
 }
@@ -216,12 +222,12 @@ func (t table) messages(calls [][]byte, counts map[string]Counter) []message {
 	}
 	for i, s := range t.sets {
 		batch = append(batch, newSet(s, uint32(i+1)))
-		keys := calls
-		if !s.dynamic {
-			keys = nil
-			for _, e := range s.elements {
-				keys = append(keys, e.key)
-			}
+		var keys [][]byte
+		if s.name == CallsSet {
+			keys = calls
+		}
+		for _, e := range s.elements {
+			keys = append(keys, e.key)
 		}
 		batch = append(batch, elements(unix.NFT_MSG_NEWSETELEM, create, s.name, keys)...)
 	}

@@ -31,6 +31,8 @@ var (
 		"Debian: modprobe nft_ct; OpenWrt: install kmod-nft-core"}
 	needCounters = &UnsupportedError{"nftables named counters (CONFIG_NFT_COUNTER, CONFIG_NFT_OBJREF)",
 		"Debian: modprobe nft_counter nft_objref; OpenWrt: install kmod-nft-core"}
+	needLimit = &UnsupportedError{"nftables limits (CONFIG_NFT_LIMIT)",
+		"Debian: modprobe nft_limit; OpenWrt: install kmod-nft-core"}
 	needNAT = &UnsupportedError{"nftables nat chains (CONFIG_NFT_NAT)",
 		"Debian: modprobe nft_chain_nat; OpenWrt: install kmod-nft-nat"}
 	needQueue = &UnsupportedError{"handing packets to user space: neither the nftables queue expression (CONFIG_NFT_QUEUE) " +

@@ -8,6 +8,8 @@ type Features struct {
 	Queue bool
 	// Target: the xtables target NFQUEUE, from an nftables rule.
 	Target bool
+	// Limit: clients can be held to Config.Rate.
+	Limit bool
 }
 
 // String is for the log.
@@ -47,5 +49,14 @@ func (k *Kernel) Features() (Features, error) {
 	if !f.Queue && !f.Target {
 		return f, &UnsupportedError{needQueue.Feature, needQueue.Fix}
 	}
-	return f, nil
+	r, err := New(Config{Ports: []uint16{1723}, Native: f.Queue, Rate: 1})
+	if err != nil {
+		return f, err
+	}
+	err = k.Check(r)
+	if lacking := (*UnsupportedError)(nil); errors.As(err, &lacking) && lacking == needLimit {
+		return f, nil
+	}
+	f.Limit = err == nil
+	return f, err
 }

@@ -53,7 +53,10 @@ func TestTextAndNetlinkAgree(t *testing.T) {
 			inNewNamespace(t)
 			k := dial(t)
 			r := mustNew(t, c)
-			const queueRule = "rule 4 of chain control"
+			queueRule := ruleName("control", 3)
+			if c.Rate > 0 {
+				queueRule = ruleName("control", 4)
+			}
 			foreign := !c.Native
 			text := r.String()
 			if err := k.Check(r); err != nil {
@@ -282,22 +285,22 @@ func TestReplaceKeepsCountersAndElements(t *testing.T) {
 	for i := range 40000 {
 		all = append(all, numbered(i))
 	}
-	must(t, k.Apply(installable(t, k, Config{Queue: 1, Ports: []uint16{1723}})))
+	must(t, k.Apply(installable(t, k, Config{Queue: 1, Ports: []uint16{1723}, Rate: 100})))
 	must(t, k.Add(all...))
 	// A table whose counters have counted.
 	count := func(v Counter) []message {
 		return []message{newCounter(counter{"extra", ""}, v)}
 	}
 	must(t, k.commit("test", count(Counter{7, 700})))
-	must(t, k.Apply(installable(t, k, Config{Queue: 2, Ports: []uint16{1723}})))
-	if c, err := k.Counters(); err != nil || len(c) != 4 {
+	must(t, k.Apply(installable(t, k, Config{Queue: 2, Ports: []uint16{1723}, Rate: 100})))
+	if c, err := k.Counters(); err != nil || len(c) != 5 {
 		t.Fatalf("counters %v, %v: the extra one must be gone", c, err)
 	}
 	sameCalls(t, k, all...)
 	nft(t, "", "list", "ruleset") // must still be able to print it
 
 	must(t, k.commit("test", []message{deleteTable(), newTable(table{}), newCounter(counter{Mapped, ""}, Counter{7, 700})}))
-	must(t, k.Apply(installable(t, k, Config{Queue: 2, Ports: []uint16{1723}})))
+	must(t, k.Apply(installable(t, k, Config{Queue: 2, Ports: []uint16{1723}, Rate: 100})))
 	c, err := k.Counters()
 	must(t, err)
 	if c[Mapped] != (Counter{7, 700}) || c[Guarded] != (Counter{}) {

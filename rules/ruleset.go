@@ -59,6 +59,9 @@ type Config struct {
 	Ports []uint16
 	// Guard says which enhanced GRE is dropped.
 	Guard Guard
+	// Rate is how many segments of control connections a client may send in a second; 0: as many as it likes. What is
+	// beyond is dropped before the queue, which all share; TCP sends it again. Ask Kernel.Features whether this can be.
+	Rate uint32
 	// Native selects the nftables queue expression; otherwise the xtables target NFQUEUE is used, which kernels without
 	// that expression have. Ask Kernel.Features.
 	Native bool
@@ -151,6 +154,10 @@ func compose(c Config) table {
 		},
 		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples()},
 	}
+	if c.Rate > 0 {
+		t.counters = append(t.counters, counter{Excess, "segments of control connections dropped: their client sends too many"})
+		t.sets = append(t.sets, senders())
+	}
 
 	// The same three ways to recognise a control connection on every hook that one can pass.
 	controlled := []rule{
@@ -189,6 +196,12 @@ func compose(c Config) table {
 			{[]clause{noSYNFINRST(), bareACK(), verdict("return")}, "no payload: nothing to translate"},
 			{[]clause{count(Queued), queue(c)}, "translated by pptp-alg; passes as it is while nobody listens"},
 		},
+	}
+
+	if c.Rate > 0 {
+		control.rules = slices.Insert(control.rules, len(control.rules)-1, rule{
+			[]clause{excessive(c.Rate), count(Excess), verdict("drop")}, "one client must not fill the queue of all; TCP sends again",
+		})
 	}
 
 	prerouting := chain{

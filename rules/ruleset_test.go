@@ -13,9 +13,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // variants are the rulesets whose text is kept in testdata, and which the kernel tests go through.
 var variants = map[string]Config{
-	"native":           {Queue: 1723, Ports: []uint16{1723}, Native: true},
+	"native":           {Queue: 1723, Ports: []uint16{1723}, Rate: 2000, Native: true},
 	"native-guard-all": {Queue: 10, Queues: 4, Ports: []uint16{1723, 1724}, Guard: GuardAll, Native: true},
-	"target":           {Queue: 1723, Ports: []uint16{1723}},
+	"target":           {Queue: 1723, Ports: []uint16{1723}, Rate: 2000},
 	"target-guard-all": {Queue: 10, Queues: 4, Ports: []uint16{1723, 1724}, Guard: GuardAll},
 }
 
@@ -111,6 +111,7 @@ func TestStatesTellRulesetsApart(t *testing.T) {
 		"queue":  func(c *Config) { c.Queue = 1724 },
 		"queues": func(c *Config) { c.Queues = 2 },
 		"ports":  func(c *Config) { c.Ports = []uint16{1723, 1724} },
+		"rate":   func(c *Config) { c.Rate = 1 },
 		"guard":  func(c *Config) { c.Guard = GuardAll },
 		"native": func(c *Config) { c.Native = true },
 	} {

@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables/userdata"
 )
@@ -16,6 +17,9 @@ type set struct {
 	description   []byte // userdata by which nft prints the declaration
 	elements      []element
 	dynamic       bool // the elements come and go: not part of the ruleset
+
+	flags, size uint32        // NFT_SET_*; how many elements at most, 0: any number
+	timeout     time.Duration // the life of an element; 0: for ever
 }
 
 type element struct {

@@ -26,7 +26,7 @@ func (t table) wanted() state {
 		s["counter "+c.name] = fmt.Sprintf("%q", comment(c.comment))
 	}
 	for _, x := range t.sets {
-		s["set "+x.name] = describeSet(0, x.keyType, x.keyLength)
+		s["set "+x.name] = describeSet(x.flags, x.keyType, x.keyLength)
 		if !x.dynamic {
 			var keys [][]byte
 			for _, e := range x.elements {
@@ -115,6 +115,8 @@ var nestedAttributes = map[string]bool{
 	fmt.Sprint("cmp.", unix.NFTA_CMP_DATA):                                          true,
 	fmt.Sprint("bitwise.", unix.NFTA_BITWISE_MASK):                                  true,
 	fmt.Sprint("bitwise.", unix.NFTA_BITWISE_XOR):                                   true,
+	fmt.Sprint("dynset.", unix.NFTA_DYNSET_EXPR):                                    true,
+	fmt.Sprint("dynset.", unix.NFTA_DYNSET_EXPR, ".", unix.NFTA_EXPR_DATA):          true,
 	fmt.Sprint("immediate.", unix.NFTA_IMMEDIATE_DATA):                              true,
 	fmt.Sprint("immediate.", unix.NFTA_IMMEDIATE_DATA, ".", unix.NFTA_DATA_VERDICT): true,
 }

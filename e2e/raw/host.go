@@ -180,6 +180,15 @@ func (h *Host) SendGRE(to netip.Addr, g wire.GRE) error {
 }
 
 func (h *Host) send(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket.SerializableLayer) error {
+	b, err := h.build(to, protocol, parts...)
+	if err != nil {
+		return err
+	}
+	return h.frame(b)
+}
+
+// build makes the frame of an IP packet.
+func (h *Host) build(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket.SerializableLayer) ([]byte, error) {
 	h.mu.Lock()
 	h.packets++
 	id := h.packets
@@ -190,7 +199,7 @@ func (h *Host) send(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket
 	for _, p := range parts {
 		if tcp, ok := p.(*layers.TCP); ok {
 			if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
@@ -199,9 +208,9 @@ func (h *Host) send(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket
 		&layers.Ethernet{SrcMAC: h.mac, DstMAC: next, EthernetType: layers.EthernetTypeIPv4}, ip}, parts...)
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...)
 	if err != nil {
-		return fmt.Errorf("build packet: %w", err)
+		return nil, fmt.Errorf("build packet: %w", err)
 	}
-	return h.frame(buf.Bytes())
+	return buf.Bytes(), nil
 }
 
 func (h *Host) arp(operation uint16, toMAC net.HardwareAddr, toIP netip.Addr) error {

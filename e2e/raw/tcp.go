@@ -149,17 +149,20 @@ func (c *Conn) Manual(on bool) {
 	c.manual = on
 }
 
+// header makes a segment's TCP header.
+func (c *Conn) header(s Segment, urgent uint16) *layers.TCP {
+	t := &layers.TCP{SrcPort: layers.TCPPort(c.key.local), DstPort: layers.TCPPort(c.key.remote.Port()),
+		Seq: c.iss + 1 + uint32(s.Offset), Window: window, Urgent: urgent,
+		FIN: s.Flags&FIN != 0, SYN: s.Flags&SYN != 0, RST: s.Flags&RST != 0, PSH: s.Flags&PSH != 0, ACK: s.Flags&ACK != 0}
+	if t.ACK {
+		t.Ack = c.irs + 1 + uint32(s.Ack)
+	}
+	return t
+}
+
 // SendSegment sends exactly this segment.
 func (c *Conn) SendSegment(s Segment) error {
-	build := func(urgent uint16) *layers.TCP {
-		t := &layers.TCP{SrcPort: layers.TCPPort(c.key.local), DstPort: layers.TCPPort(c.key.remote.Port()),
-			Seq: c.iss + 1 + uint32(s.Offset), Window: window, Urgent: urgent,
-			FIN: s.Flags&FIN != 0, SYN: s.Flags&SYN != 0, RST: s.Flags&RST != 0, PSH: s.Flags&PSH != 0, ACK: s.Flags&ACK != 0}
-		if t.ACK {
-			t.Ack = c.irs + 1 + uint32(s.Ack)
-		}
-		return t
-	}
+	build := func(urgent uint16) *layers.TCP { return c.header(s, urgent) }
 	urgent := uint16(0)
 	if s.Checksum != nil || s.Corrupt {
 		var err error

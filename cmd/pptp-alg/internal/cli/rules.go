@@ -45,7 +45,7 @@ func (s *settings) printRules(p Program) error {
 	if err != nil {
 		return err
 	}
-	r, err := rules.New(rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Native: nativeQueue()})
+	r, err := rules.New(rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Rate: c.SegmentsPerClient, Native: nativeQueue()})
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,12 @@ type Config struct {
 	LogLevel  slog.Level
 	CallIDs   CallIDs
 	Limits    Limits
-	Timeouts  Timeouts
-	Remember  int // how many ended calls `status` can still show
+
+	// SegmentsPerClient is how many segments of control connections a client may
+	// send in a second; 0 is no limit.
+	SegmentsPerClient uint32
+	Timeouts          Timeouts
+	Remember          int // how many ended calls `status` can still show
 }
 
 // Guard says which enhanced GRE packets are dropped. The values are those of
@@ -81,6 +85,9 @@ func Default() Config {
 			ConnectionsPerClient: 1024,
 			Connections:          32768,
 		},
+		// A call takes some six. It is far beyond what any client does for long,
+		// and a part of what a small router can read.
+		SegmentsPerClient: 2000,
 		Timeouts: Timeouts{
 			// A PAC may dial a telephone number before it answers.
 			HalfOpen: 75 * time.Second,

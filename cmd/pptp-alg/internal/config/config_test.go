@@ -70,6 +70,7 @@ limits.calls_per_connection = 2
 limits.calls = 3
 limits.connections_per_client = 4
 limits.connections = 0
+limits.segments_per_client = 6
 [timeouts]
 half_open = "11s"
 clearing = "12s"
@@ -83,9 +84,10 @@ silence = "15s"
 	want := Config{
 		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll,
 		LogFormat: LogJSON, LogLevel: slog.LevelDebug, CallIDs: CallIDs{100, 200},
-		Limits:   Limits{1, 2, 3, 4, 0},
-		Timeouts: Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second},
-		Remember: 8,
+		Limits:            Limits{1, 2, 3, 4, 0},
+		SegmentsPerClient: 6,
+		Timeouts:          Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second},
+		Remember:          8,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)

@@ -34,6 +34,7 @@ var keys = []key{
 	{"limits.calls_per_connection", limit(func(l *Limits) *int { return &l.CallsPerConnection })},
 	{"limits.calls", limit(func(l *Limits) *int { return &l.Calls })},
 	{"limits.connections_per_client", limit(func(l *Limits) *int { return &l.ConnectionsPerClient })},
+	{"limits.segments_per_client", setSegments},
 	{"limits.connections", limit(func(l *Limits) *int { return &l.Connections })},
 
 	{"timeouts.half_open", timeout(func(t *Timeouts) *time.Duration { return &t.HalfOpen }, time.Second, time.Hour)},
@@ -146,6 +147,13 @@ func setUint16(dst *uint16, v any, least uint16) error {
 
 func limit(field func(*Limits) *int) func(*Config, any) error {
 	return func(c *Config, v any) error { return setInt(field(&c.Limits), v, 0, 10_000_000) }
+}
+
+func setSegments(c *Config, v any) error {
+	var n int
+	err := setInt(&n, v, 0, 10_000_000)
+	c.SegmentsPerClient = uint32(n)
+	return err
 }
 
 func setWord[T ~string](dst *T, v any, words ...T) error {

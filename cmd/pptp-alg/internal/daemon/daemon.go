@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"pptp-alg/alg"
@@ -40,15 +41,17 @@ type daemon struct {
 	started time.Time
 	manager *notify.Manager
 
-	alg     *alg.ALG
-	table   *nat.Table
-	plane   *plane
-	queue   *queue.Queue
-	events  *conntrack.Events
-	ruleset rules.Ruleset
-	news    news.Bus
+	alg      *alg.ALG
+	table    *nat.Table
+	plane    *plane
+	queue    *queue.Queue
+	events   *conntrack.Events
+	ruleset  rules.Ruleset
+	features rules.Features
+	news     news.Bus
 
 	counters counters
+	overdone atomic.Uint64      // segments dropped because their client had too many waiting
 	volumes  map[string]*volume // of messages about packets
 
 	requests chan func()
@@ -162,7 +165,11 @@ func (d *daemon) start() (closers []func() error, err error) {
 	if err != nil {
 		return closers, err
 	}
-	if d.ruleset, err = rules.New(rulesConfig(d.config, features.Queue)); err != nil {
+	if !features.Limit && d.config.SegmentsPerClient > 0 {
+		d.log.Warn("limits.segments_per_client has no effect: this kernel has no nftables limits (CONFIG_NFT_LIMIT)")
+	}
+	d.features = features
+	if d.ruleset, err = rules.New(rulesConfig(d.config, features)); err != nil {
 		return closers, err
 	}
 	if err = kernel.Apply(d.ruleset); err != nil {
@@ -269,8 +276,12 @@ func tableConfig(c config.Config, notify func(nat.Event)) nat.Config {
 }
 
 // rulesConfig is the part of the configuration that the ruleset has.
-func rulesConfig(c config.Config, native bool) rules.Config {
-	return rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Native: native}
+func rulesConfig(c config.Config, has rules.Features) rules.Config {
+	r := rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Native: has.Queue}
+	if has.Limit {
+		r.Rate = c.SegmentsPerClient
+	}
+	return r
 }
 
 // errQueueClosed says that the kernel took the queue away.

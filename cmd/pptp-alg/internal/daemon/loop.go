@@ -16,6 +16,7 @@ import (
 // loop is the owner. It returns nil when ctx is done.
 func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	go d.watch(ctx)
+	packets := d.shared(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	pulse, stopPulse := d.pulse()
@@ -29,7 +30,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case p, ok := <-d.queue.Packets():
+		case p, ok := <-packets:
 			if !ok {
 				if err := d.queue.Err(); err != nil {
 					return err
@@ -154,7 +155,7 @@ func (d *daemon) reload(c config.Config) {
 		d.log.Warn("queue, ports and socket change at the next start only")
 		c.Queue, c.Socket, c.Ports = fixed.Queue, fixed.Socket, fixed.Ports
 	}
-	ruleset, err := rules.New(rulesConfig(c, d.ruleset.Config().Native))
+	ruleset, err := rules.New(rulesConfig(c, d.features))
 	if err == nil {
 		err = d.plane.rules.Apply(ruleset)
 	}

@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"pptp-alg/cmd/pptp-alg/internal/queue"
+)
+
+func segmentOf(client string, id uint32) *queue.Packet {
+	return &queue.Packet{ID: id, Src: netip.MustParseAddrPort(client + ":5000"), Dst: netip.MustParseAddrPort("203.0.113.1:1723")}
+}
+
+// One client has all it may, then three others come with a segment each: they are
+// served within the next three turns, and everybody's segments stay in order.
+func TestTurns(t *testing.T) {
+	turns := newTurns()
+	add := func(p *queue.Packet) bool { return turns.add(p.Src.Addr(), p) }
+	for i := range uint32(maxWaitingClient) {
+		if !add(segmentOf("10.0.0.1", i)) {
+			t.Fatalf("segment %d of %d was refused", i, maxWaitingClient)
+		}
+	}
+	if add(segmentOf("10.0.0.1", 0)) {
+		t.Error("a client may have more than its share")
+	}
+	for i, c := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+		if !add(segmentOf(c, 1000+uint32(i))) {
+			t.Errorf("%s was refused because of another", c)
+		}
+	}
+	var ids []uint32
+	for turns.head() != nil {
+		ids = append(ids, turns.head().ID)
+		turns.pop()
+	}
+	if len(ids) != maxWaitingClient+3 || ids[0] != 0 || ids[1] != 1000 || ids[2] != 1001 || ids[3] != 1002 {
+		t.Fatalf("%d segments, first %v", len(ids), ids[:4])
+	}
+	for i, id := range ids[4:] {
+		if id != uint32(i)+1 {
+			t.Fatalf("segment %d of the first client came as number %d", id, i+1)
+		}
+	}
+	if turns.waiting != 0 || len(turns.lines) != 0 || len(turns.ring) != 0 {
+		t.Errorf("left: %d waiting, %d lines, %d in the ring", turns.waiting, len(turns.lines), len(turns.ring))
+	}
+}
+
+// However many addresses somebody sends from, some room is left for the next one.
+func TestTurnsLeaveRoom(t *testing.T) {
+	turns := newTurns()
+	for n := range 200 {
+		client := netip.AddrFrom4([4]byte{10, 0, 1, byte(n)})
+		got := 0
+		for turns.add(client, segmentOf("10.0.1.1", 1)) {
+			got++
+		}
+		if got == 0 {
+			if n < 24 {
+				t.Errorf("no room for client %d", n)
+			}
+			break
+		}
+	}
+	if turns.waiting > maxWaiting {
+		t.Errorf("%d segments wait", turns.waiting)
+	}
+}
+
+// Segments go through in turn; what is too much is refused, once each; the end of
+// the queue is the end of the stream.
+func TestShare(t *testing.T) {
+	in, out := make(chan *queue.Packet), make(chan *queue.Packet)
+	refused := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		share(context.Background(), in, out, []uint16{1723}, func(*queue.Packet) { refused++ })
+	}()
+	const sent = maxWaitingClient + 50
+	for i := range uint32(sent) {
+		in <- segmentOf("10.0.0.1", i)
+	}
+	in <- &queue.Packet{ID: 7777, Src: netip.MustParseAddrPort("203.0.113.1:1723"), Dst: netip.MustParseAddrPort("10.0.0.2:5000")}
+	close(in)
+	var ids []uint32
+	for p := range out {
+		ids = append(ids, p.ID)
+	}
+	<-done
+	if len(ids)+refused != sent+1 || refused != 50 {
+		t.Errorf("%d came through, %d were refused, of %d", len(ids), refused, sent+1)
+	}
+	if len(ids) < 2 || ids[1] != 7777 {
+		t.Errorf("the second client's segment did not come second: %v", ids[:3])
+	}
+}
+
+// share ends with its context, though nobody takes what waits.
+func TestShareEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	in, out := make(chan *queue.Packet), make(chan *queue.Packet)
+	go share(ctx, in, out, nil, func(*queue.Packet) {})
+	in <- segmentOf("10.0.0.1", 1)
+	cancel()
+	for range out { // closed
+	}
+}
