@@ -33,7 +33,9 @@ type CallStatus struct {
 	BytesFromClient   uint64          `json:"bytes_from_client"`
 	PacketsFromServer uint64          `json:"packets_from_server"`
 	BytesFromServer   uint64          `json:"bytes_from_server"`
-	Reason            string          `json:"reason"` // why it ended
+	Warning           string          `json:"warning"`   // what is wrong with a call that is up
+	Reason            string          `json:"reason"`    // why it ended
+	Diagnosis         string          `json:"diagnosis"` // what its GRE says about that
 }
 
 // SideStatus is one side of a call; Translated is what the other side sees.

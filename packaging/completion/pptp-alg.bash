@@ -14,14 +14,17 @@ _pptp_alg() {
     "run --port") return ;;
     "run --queue") return ;;
     "run --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "status --client") return ;;
+    "status --server") return ;;
     "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "status --state") return ;;
     "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --port") return ;;
     "rules --queue") return ;;
   esac
   case "${COMP_WORDS[1]}" in
     run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
-    status) flags="--json --socket --help" ;;
+    status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
     rules) flags="--config --port --queue --remove --help" ;;
     version) flags=" --help" ;;
   esac

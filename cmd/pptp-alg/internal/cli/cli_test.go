@@ -97,6 +97,12 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--log-level", "loud"}, `pptp-alg: run: invalid value "loud" for flag --log-level: must be "debug" or `},
 		{[]string{"run", "--socket", "/" + strings.Repeat("x", 107)}, "pptp-alg: run: invalid value "},
 		{[]string{"status", "--json=maybe"}, "pptp-alg: status: invalid boolean value \"maybe\" for --json"},
+		{[]string{"status", "5"}, `pptp-alg: status: unexpected argument "5"`},
+		{[]string{"status", "--watch", "soon"}, "pptp-alg: status: the interval \"soon\" of --watch must be a number of seconds"},
+		{[]string{"status", "--watch=0"}, `pptp-alg: status: invalid boolean value "0" for --watch: must be a number of seconds`},
+		{[]string{"status", "--watch", "1", "2"}, `pptp-alg: status: unexpected argument "2"`},
+		{[]string{"status", "--client", "10.0.0"}, `pptp-alg: status: invalid value "10.0.0" for flag --client: must be an IPv4 address or a network`},
+		{[]string{"status", "--state", "up"}, `pptp-alg: status: invalid value "up" for flag --state: is none of requested,`},
 		{[]string{"version", "--json"}, "pptp-alg: version: flag provided but not defined: --json"},
 	} {
 		code, stdout, stderr := exec(t, c.args...)
@@ -151,7 +157,7 @@ func TestStatus(t *testing.T) {
 	path := serve(t, func(context.Context, json.RawMessage) (any, error) { return doc, nil })
 
 	code, out, stderr := exec(t, "status", "--socket", path)
-	want := []string{"192.168.77.11", "5", "203.0.113.1", "777", "198.51.100.2", "9", "established", "1h00m", "-", "-", "-", "-"}
+	want := []string{"1", "192.168.77.11", "5", "203.0.113.1", "777", "198.51.100.2", "9", "established", "1h00m", "-", "-", "-", "-"}
 	lines := strings.Split(out, "\n")
 	if code != 0 || stderr != "" || len(lines) < 2 || strings.Join(strings.Fields(lines[1]), " ") != strings.Join(want, " ") {
 		t.Errorf("table: code %d, stderr %q\n%s", code, stderr, out)

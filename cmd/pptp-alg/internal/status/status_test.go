@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,7 +48,7 @@ func example() Status {
 			},
 			{
 				ID: 1, Direction: "incoming", State: "established", Initiator: "server", Since: ago(61 * 24 * time.Hour), Established: ago(61 * 24 * time.Hour),
-				Warning: "no GRE from either side for 61d00h",
+				Warning: "no GRE from either side for 61d00h: both may filter protocol 47, or it takes another way than through this router",
 				Client:  end("192.168.77.11", 5, "203.0.113.1", 5), Server: end("198.51.100.2", 65535, "198.51.100.2", 65535),
 				PacketsFromClient: Known[uint64](0), BytesFromClient: Known[uint64](0),
 				PacketsFromServer: Known[uint64](0), BytesFromServer: Known[uint64](0),
@@ -104,24 +105,43 @@ func golden(t *testing.T, name string, got []byte) {
 func TestTable(t *testing.T) {
 	home := example()
 	home.Calls, home.Connections = home.Calls[1:2], home.Connections[1:]
+	before := example()
+	for i := range before.Calls[1:2] {
+		c := &before.Calls[1+i]
+		c.PacketsFromClient, c.BytesFromClient = Known[uint64](123456-250), Known[uint64](9876543210-2_500_000)
+	}
+	calls := View.Calls
 	for _, c := range []struct {
-		file  string
-		s     Status
-		width int
+		file string
+		show func(View, io.Writer, Status) error
+		s    Status
+		v    View
 	}{
-		{"wide.txt", example(), 0},
-		{"terminal80.txt", example(), 80},
-		{"one.txt", home, 0},
-		{"empty.txt", Status{}, 80},
+		{"wide.txt", calls, example(), View{}},
+		{"terminal80.txt", calls, example(), View{Width: 80}},
+		{"terminal120.txt", calls, example(), View{Width: 120}},
+		{"colours.txt", calls, example(), View{Width: 80, Colours: true}},
+		{"one.txt", calls, home, View{}},
+		{"empty.txt", calls, Status{}, View{Width: 80}},
+		{"rates80.txt", calls, example(), View{Width: 80, Before: &before, Elapsed: 2 * time.Second}},
+		{"rates.txt", calls, example(), View{Before: &before, Elapsed: 2 * time.Second}},
+		{"filtered.txt", calls, example(), View{Filter: Filter{Client: netip.MustParsePrefix("192.168.77.12/32")}}},
+		{"ended.txt", View.Ended, example(), View{}},
+		{"ended80.txt", View.Ended, example(), View{Width: 80}},
+		{"ended-none.txt", View.Ended, Status{}, View{Width: 80}},
+		{"connections.txt", View.Connections, example(), View{}},
+		{"connections80.txt", View.Connections, example(), View{Width: 80}},
+		{"connections-none.txt", View.Connections, Status{}, View{}},
 	} {
 		var out bytes.Buffer
-		if err := WriteTable(&out, c.s, now, c.width); err != nil {
+		c.v.Now = now
+		if err := c.show(c.v, &out, c.s); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, c.file, out.Bytes())
 		for _, l := range strings.Split(out.String(), "\n") {
-			if c.width > 0 && len(l) > c.width && !strings.HasPrefix(l, "not understood") {
-				t.Errorf("%s: %d columns for %d: %q", c.file, len(l), c.width, l)
+			if c.v.Width > 0 && !c.v.Colours && len(l) > c.v.Width {
+				t.Errorf("%s: %d columns for %d: %q", c.file, len(l), c.v.Width, l)
 			}
 			if strings.TrimRight(l, " ") != l {
 				t.Errorf("%s: trailing blanks: %q", c.file, l)
@@ -130,17 +150,33 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// The widest possible call fits 80 columns in its two lines.
+// The widest possible values fit 80 columns, whatever is shown.
 func TestTableWidest(t *testing.T) {
 	big := ^uint64(0)
+	zero := uint64(0)
 	a := "255.255.255.255"
-	s := Status{Calls: []Call{{
-		State: "established", Since: ago(99999 * time.Hour),
+	call := Call{
+		ID: 1e9, State: "established", Since: ago(99999 * time.Hour), Established: ago(99999 * time.Hour), Ended: ago(99998 * time.Hour),
 		Client: end(a, 65535, a, 65535), Server: end(a, 65535, a, 65535),
 		PacketsFromClient: &big, BytesFromClient: &big, PacketsFromServer: &big, BytesFromServer: &big,
-	}}}
+		Warning: strings.Repeat("word ", 40), Reason: strings.Repeat("word ", 40), Diagnosis: strings.Repeat("word ", 40),
+	}
+	peer := Peer{netip.MustParseAddrPort(a + ":65535"), netip.MustParseAddrPort(a + ":65535")}
+	s := Status{
+		Calls: []Call{call}, Ended: []Call{call},
+		Connections: []Connection{{Client: peer, Server: peer, State: "established", Since: call.Since, Calls: 4096, Unparsed: call.Reason}},
+	}
+	old := call
+	old.BytesFromClient, old.PacketsFromClient, old.BytesFromServer, old.PacketsFromServer = &zero, &zero, &zero, &zero
+	v := View{Now: now, Width: 80}
+	rates := v
+	rates.Before, rates.Elapsed = &Status{Calls: []Call{old}}, time.Second
 	var out bytes.Buffer
-	WriteTable(&out, s, now, 80)
+	for _, err := range []error{v.Calls(&out, s), rates.Calls(&out, s), v.Ended(&out, s), v.Connections(&out, s)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, l := range strings.Split(out.String(), "\n") {
 		if len(l) > 80 {
 			t.Errorf("%d columns: %q", len(l), l)
@@ -180,9 +216,9 @@ func TestJSONEmpty(t *testing.T) {
 // What is not known yet is a dash.
 func TestTableUnknown(t *testing.T) {
 	var out bytes.Buffer
-	WriteTable(&out, Status{Calls: []Call{{State: "requested", Since: now}}}, now, 0)
+	View{Now: now}.Calls(&out, Status{Calls: []Call{{ID: 3, State: "requested", Since: now}}})
 	line := strings.Split(out.String(), "\n")[1]
-	if got := strings.Join(strings.Fields(line), " "); got != "- - - - - - requested 0s - - - -" {
+	if got := strings.Join(strings.Fields(line), " "); got != "3 - - - - - - requested 0s - - - -" {
 		t.Errorf("got %q", got)
 	}
 }
