@@ -4,7 +4,7 @@ _pptp_alg() {
   local word=$2 flags=
   COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W "run status rules version help" -- "$word"))
+    COMPREPLY=($(compgen -W "run status config rules version help" -- "$word"))
     return
   fi
   case "${COMP_WORDS[1]} $3" in
@@ -18,6 +18,12 @@ _pptp_alg() {
     "status --server") return ;;
     "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "status --state") return ;;
+    "config --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "config --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
+    "config --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
+    "config --port") return ;;
+    "config --queue") return ;;
+    "config --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --port") return ;;
     "rules --queue") return ;;
@@ -25,6 +31,7 @@ _pptp_alg() {
   case "${COMP_WORDS[1]}" in
     run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
+    config) flags="--config --log-format --log-level --port --queue --socket --help" ;;
     rules) flags="--config --port --queue --remove --help" ;;
     version) flags=" --help" ;;
   esac

@@ -37,7 +37,9 @@ type command struct {
 }
 
 // commands in the order of the help.
-func commands() []command { return []command{runCommand, statusCommand, rulesCommand, versionCommand} }
+func commands() []command {
+	return []command{runCommand, statusCommand, configCommand, rulesCommand, versionCommand}
+}
 
 // errUsage is a wrong command line; exitError an error with its exit code.
 type errUsage struct{ error }

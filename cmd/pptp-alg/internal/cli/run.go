@@ -33,11 +33,7 @@ Examples:
   pptp-alg run --port 1723 --port 11723`,
 	flags: func(fs *flag.FlagSet) func(context.Context, Program) error {
 		var s settings
-		s.configFlag(fs)
-		s.socketFlag(fs)
-		s.queueFlag(fs)
-		s.portFlag(fs)
-		s.logFlags(fs)
+		s.runFlags(fs)
 		return s.run
 	},
 }

@@ -32,6 +32,15 @@ func (s *settings) load() (config.Config, error) {
 	return c, nil
 }
 
+// runFlags are the flags of run.
+func (s *settings) runFlags(fs *flag.FlagSet) {
+	s.configFlag(fs)
+	s.socketFlag(fs)
+	s.queueFlag(fs)
+	s.portFlag(fs)
+	s.logFlags(fs)
+}
+
 func (s *settings) configFlag(fs *flag.FlagSet) {
 	fs.StringVar(&s.file, "config", "", "read settings from `FILE` (TOML); flags override it")
 }
