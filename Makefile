@@ -2,7 +2,7 @@
 # Both need Linux, Go and root: the tests make network namespaces of their own.
 
 GO       ?= go
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  ?= $(shell packaging/version)
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -11,13 +11,23 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./e2e/ppp/... ./e2e/inet ./cmd/pptp-alg/internal/...
 CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
-ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump
+ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build demo test test-vm race vet fuzz bench-core cross emulated oracles clean
+.PHONY: build install packages demo test test-vm race vet fuzz bench-core cross emulated oracles clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
 	$(BUILD) -o bin/pptp-lab ./cmd/pptp-lab
+
+PREFIX ?= /usr/local
+install: build ## the daemon and its manual pages, below $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 755 bin/pptp-alg $(DESTDIR)$(PREFIX)/sbin/
+	install -m 644 docs/man/pptp-alg.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -m 644 docs/man/pptp-alg.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/
+
+packages: ## .deb, .rpm and .ipk for every architecture, in dist/
+	packaging/build dist
 
 demo: build ## two clients with one Call ID talk to one server through the daemon
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg bin/pptp-lab demo

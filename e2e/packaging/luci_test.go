@@ -1,0 +1,117 @@
+package packaging
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const view = "../../packaging/openwrt/luci-app-pptp-alg/htdocs/luci-static/resources/view/pptp-alg/status.js"
+
+// browser looks for a Chromium. The page is looked at in a real browser, with
+// a stand-in for LuCI's runtime.
+func browser(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("no chromium")
+	}
+	t.Skip("no chromium to look at the page with")
+	return ""
+}
+
+// page shows the view with an answer of the program, and returns its DOM.
+func page(t *testing.T, code int, status string) string {
+	t.Helper()
+	program := browser(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/":
+			http.ServeFile(w, r, "testdata/luci.html")
+		case "/view.js":
+			http.ServeFile(w, r, view)
+		case "/status":
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(status))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	args := []string{
+		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1160,640",
+		"--user-data-dir=" + t.TempDir(), "--virtual-time-budget=10000",
+	}
+	if file := os.Getenv("PPTP_ALG_SCREENSHOT"); file != "" {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(program, append(args, "--screenshot="+path, server.URL+"/")...).CombinedOutput(); err != nil {
+			t.Fatalf("take a picture: %v\n%s", err, out)
+		}
+	}
+	out, err := exec.Command(program, append(args, "--dump-dom", server.URL+"/")...).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", program, err)
+	}
+	if dom := string(out); strings.Contains(dom, `data-done="yes"`) {
+		return dom
+	}
+	t.Fatalf("the page failed:\n%s", out)
+	return ""
+}
+
+// The page shows calls, warnings and why calls ended, and nothing of what
+// others wrote is taken for markup. PPTP_ALG_SCREENSHOT=FILE keeps a picture.
+func TestLuCI(t *testing.T) {
+	status, err := os.ReadFile("testdata/status.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dom := page(t, http.StatusOK, string(status))
+	for _, want := range []string{
+		"3 calls on 3 control connections",
+		"192.168.1.21 · 5</td>", "203.0.113.1 · 119</td>", "198.51.100.7 · 1001</td>",
+		"198.51.100.7 · –</td>", // not answered yet
+		"no GRE from the server for 30 s",
+		"1.50 MiB", "not counted",
+		"server refused the call: busy",
+		"not understood", "wrong magic cookie",
+		"&lt;script&gt;",
+	} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(dom[strings.Index(dom, "<div"):])
+	}
+}
+
+func TestLuCIWithoutCalls(t *testing.T) {
+	dom := page(t, http.StatusOK, `{"version":"1","started":"2026-01-01T00:00:00Z","calls":[],"connections":[],"ended":[],"counters":{}}`)
+	for _, want := range []string{"No call is up", "None yet"} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestLuCIWithoutDaemon(t *testing.T) {
+	dom := page(t, http.StatusInternalServerError, "pptp-alg: no daemon answers on /run/pptp-alg/control.sock")
+	for _, want := range []string{"does not answer", "service pptp-alg start", "no daemon answers on"} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+'use strict';
+'require view';
+'require poll';
+'require fs';
+'require dom';
+
+/* One page: what `pptp-alg status --json` says, read again every few seconds. */
+
+const program = '/usr/sbin/pptp-alg';
+
+function duration(ms) {
+	let s = Math.max(0, Math.floor(ms / 1000));
+	const d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
+	if (d) return '%dd %dh'.format(d, h);
+	if (h) return '%dh %dm'.format(h, m);
+	if (m) return '%dm %ds'.format(m, s % 60);
+	return '%ds'.format(s);
+}
+
+/* A Call ID is a number, 0 too; null while it is not known. */
+function callID(id) {
+	return id == null ? '–' : String(id);
+}
+
+function endpoint(e) {
+	return '%s · %s'.format(e.address, callID(e.call_id));
+}
+
+/* What the other side sees, where that is something else. */
+function seen(e) {
+	return '%s · %s'.format(e.translated_address, callID(e.translated_call_id));
+}
+
+function traffic(packets, bytes) {
+	return packets == null ? _('not counted') : '%d / %1024mB'.format(packets, bytes);
+}
+
+function table(head, rows, nothing) {
+	const t = E('table', { 'class': 'table cbi-section-table' }, [
+		E('tr', { 'class': 'tr table-titles' }, head.map(h => E('th', { 'class': 'th' }, [ h ])))
+	]);
+	rows.forEach(r => t.appendChild(E('tr', { 'class': 'tr' }, r.map((c, i) =>
+		E('td', { 'class': 'td', 'data-title': head[i] }, [ c ])))));
+	if (!rows.length)
+		t.appendChild(E('tr', { 'class': 'tr placeholder' }, [ E('td', { 'class': 'td', 'colspan': head.length }, [ nothing ]) ]));
+	return t;
+}
+
+function liveRow(c, now) {
+	const state = [ c.state ];
+	if (c.warning)
+		state.push(E('br'), E('em', { 'class': 'warning' }, [ c.warning ]));
+	return [
+		endpoint(c.client), seen(c.client), endpoint(c.server), E('span', {}, state),
+		duration(now - Date.parse(c.since)),
+		traffic(c.packets_from_client, c.bytes_from_client),
+		traffic(c.packets_from_server, c.bytes_from_server)
+	];
+}
+
+function endedRow(c, now) {
+	return [
+		duration(now - Date.parse(c.ended)), endpoint(c.client), endpoint(c.server),
+		duration(Date.parse(c.ended) - Date.parse(c.since)),
+		[ c.reason, c.diagnosis ].filter(Boolean).join('; ')
+	];
+}
+
+function render(s, now) {
+	const unread = s.connections.filter(c => c.unparsed);
+	return [
+		E('p', {}, [ _('pptp-alg %s, running for %s: %d calls on %d control connections.').format(
+			s.version, duration(now - Date.parse(s.started)), s.calls.length, s.connections.length) ]),
+		E('h3', {}, [ _('Calls') ]),
+		table([ _('Client · Call ID'), _('Server sees'), _('Server · Call ID'), _('State'), _('Age'), _('From client'), _('From server') ],
+			s.calls.map(c => liveRow(c, now)), _('No call is up.')),
+		unread.length ? E('h3', {}, [ _('Control connections that are not understood') ]) : '',
+		unread.length ? table([ _('Client'), _('Server'), _('Reason') ],
+			unread.map(c => [ c.client.address, c.server.address, c.unparsed ]), '') : '',
+		E('h3', {}, [ _('Calls that ended') ]),
+		table([ _('Ago'), _('Client · Call ID'), _('Server · Call ID'), _('Lasted'), _('Reason') ],
+			s.ended.slice(0, 20).map(c => endedRow(c, now)), _('None yet.'))
+	];
+}
+
+function failure(err) {
+	return E('div', { 'class': 'alert-message warning' }, [
+		E('h4', {}, [ _('The daemon does not answer') ]),
+		E('p', {}, [ _('Is it running? Start it with "service pptp-alg start".') ]),
+		E('pre', {}, [ err.message || String(err) ])
+	]);
+}
+
+return view.extend({
+	load() {
+		return fs.exec_direct(program, [ 'status', '--json' ], 'json').then(
+			s => render(s, Date.now()), err => failure(err));
+	},
+
+	render(content) {
+		const body = E('div', {}, content);
+		poll.add(() => this.load().then(c => dom.content(body, c)), 5);
+		return E([], [ E('h2', {}, [ _('PPTP calls') ]), body ]);
+	},
+
+	handleSave: null,
+	handleSaveApply: null,
+	handleReset: null
+});
