@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/control":   {},
 	"cmd/pptp-alg/internal/config":    {},
 	"cmd/pptp-alg/internal/metrics":   {},
+	"cmd/pptp-alg/internal/pcap":      {},
 	"cmd/pptp-alg/internal/privilege": {},
 	"cmd/pptp-alg/internal/status":    {},
 	"cmd/pptp-alg/internal/news":      {"cmd/pptp-alg/internal/status"},

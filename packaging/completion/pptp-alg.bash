@@ -4,7 +4,7 @@ _pptp_alg() {
   local word=$2 flags=
   COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W "run status config rules version help" -- "$word"))
+    COMPREPLY=($(compgen -W "run status config rules replay version help" -- "$word"))
     return
   fi
   case "${COMP_WORDS[1]} $3" in
@@ -27,12 +27,18 @@ _pptp_alg() {
     "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --port") return ;;
     "rules --queue") return ;;
+    "replay --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "replay --port") return ;;
+    "replay --public") return ;;
+    "replay --seed") return ;;
+    "replay --write") COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case "${COMP_WORDS[1]}" in
     run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
     config) flags="--config --log-format --log-level --port --queue --socket --help" ;;
     rules) flags="--config --port --queue --remove --help" ;;
+    replay) flags="--config --json --port --public --seed --write --help" ;;
     version) flags=" --help" ;;
   esac
   if [[ $word == -* ]]; then COMPREPLY=($(compgen -W "$flags" -- "$word")); else COMPREPLY=($(compgen -f -- "$word")); fi
