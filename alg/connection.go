@@ -52,6 +52,7 @@ type Connection struct {
 	Note      any    // the caller's
 
 	alg    *ALG
+	passed bool // Ignore
 	calls  *nat.Connection
 	dirs   [2]direction
 	opened [2]uint32 // sequence number behind each side's SYN
@@ -108,6 +109,17 @@ func (c *Connection) Segment(now time.Time, s *Segment) {
 		back.acknowledged(now, s.Ack)
 	}
 	d.segment(now, s)
+}
+
+// Ignore lets the connection's segments pass as they are from now on, because
+// somebody else translates it. Its end is still noticed.
+func (c *Connection) Ignore(now time.Time, reason string) {
+	c.Unparsed, c.passed = reason, true
+	for i := range c.dirs {
+		c.dirs[i].giveBack(now)
+		c.dirs[i].restart(blind)
+		c.dirs[i].drain(now)
+	}
 }
 
 // found notes that a message was found in the middle of the stream.

@@ -50,6 +50,9 @@ const (
 // start sets where the stream begins, or where we begin to see it.
 func (d *direction) start(now time.Time, seq uint32, m mode) {
 	d.giveBack(now)
+	if d.conn.passed {
+		m = blind
+	}
 	d.started, d.next = true, seq
 	d.past.reset(seq)
 	d.restart(m)

@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -38,7 +39,8 @@ func (c *Client) PortID() uint32 { return c.conn.PID() }
 
 // An answer is what came back for one message of a transaction.
 type answer struct {
-	flow Flow // if an entry was asked for
+	flow Flow   // if an entry was asked for
+	data []byte // if something else was: what came, struct nfgenmsg included
 	err  error
 }
 
@@ -81,6 +83,8 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 					// Privileges are checked before anything else, and once: the others get no answer.
 					return nil, explain(err)
 				}
+			} else if m.Header.Type != msgNew {
+				answers[i].data = bytes.Clone(m.Data)
 			} else {
 				answers[i].flow, answers[i].err = decodeMessage(m.Data)
 			}

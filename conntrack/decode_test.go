@@ -245,6 +245,7 @@ func FuzzAnswers(f *testing.F) {
 				_ = err
 				continue
 			}
+			_, _ = decodeHelperStatus(m.Data)
 			flow, err := decodeMessage(m.Data)
 			if err != nil {
 				if flow != (Flow{}) {

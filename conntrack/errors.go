@@ -56,6 +56,8 @@ var (
 	zoneSupport   = UnsupportedError{Feature: "CONFIG_NF_CONNTRACK_ZONES", Fix: "use a kernel with conntrack zones"}
 	helperSupport = UnsupportedError{Feature: "the conntrack helper of the connection",
 		Fix: "register the helper, or load its module, before connections are given to it"}
+	userHelpers = UnsupportedError{Feature: "CONFIG_NF_CT_NETLINK_HELPER",
+		Fix: "load or install the module nfnetlink_cthelper (on OpenWrt: kmod-nfnetlink-cthelper)"}
 	markSupport = UnsupportedError{Feature: "CONFIG_NF_CONNTRACK_MARK", Fix: "use a kernel with conntrack marks"}
 	events      = UnsupportedError{Feature: "conntrack events",
 		Fix: "use a kernel with CONFIG_NF_CONNTRACK_EVENTS, and set net.netfilter.nf_conntrack_events to 1 or 2"}

@@ -42,12 +42,13 @@ func (k *Kernel) counts() (map[string]Counter, error) {
 	return counts, nil
 }
 
-// An object is a named object of nftables: a counter, or something we know only by its type.
+// An object is a named object of nftables: a counter, a conntrack helper, or something we know only by its type.
 type object struct {
 	table, name string
 	kind        uint32
 	userdata    []byte
-	count       Counter
+	data        []byte  // the attributes of its kind
+	count       Counter // of a counter
 }
 
 func parseObject(m netlink.Message) object {
@@ -63,6 +64,7 @@ func parseObject(m netlink.Message) object {
 		case objectUserdata:
 			o.userdata = v
 		case unix.NFTA_OBJ_DATA:
+			o.data = v
 			for attribute, v := range nested(v) {
 				if len(v) != 8 {
 					continue

@@ -220,6 +220,9 @@ func (t table) messages(calls [][]byte, counts map[string]Counter) []message {
 	for _, c := range t.counters {
 		batch = append(batch, newCounter(c, counts[c.name]))
 	}
+	for _, h := range t.helpers {
+		batch = append(batch, newHelper(h))
+	}
 	for i, s := range t.sets {
 		batch = append(batch, newSet(s, uint32(i+1)))
 		var keys [][]byte

@@ -40,6 +40,10 @@ var (
 		"Debian: modprobe nft_queue; OpenWrt: install kmod-nft-queue and kmod-nfnetlink-queue"}
 )
 
+// needHelper is what an anchor needs; the helper's name is in the error that it comes with.
+var needHelper = &UnsupportedError{"nftables conntrack helper objects, or the helper itself (CONFIG_NF_CONNTRACK_FTP)",
+	"Debian: modprobe nf_conntrack_ftp; OpenWrt: install kmod-nf-nathelper"}
+
 // needs are several of them.
 type needs []*UnsupportedError
 

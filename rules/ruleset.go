@@ -15,8 +15,9 @@ const (
 	// CallsSet is the set of the tuples of known calls, as they arrive: the guard.
 	CallsSet = "calls"
 
-	portsSet    = "ports"
-	bareACKsSet = "bare_acks"
+	portsSet     = "ports"
+	bareACKsSet  = "bare_acks"
+	anchorHelper = "anchor"
 )
 
 // Names of the counters, the keys of Kernel.Counters.
@@ -65,6 +66,9 @@ type Config struct {
 	// Native selects the nftables queue expression; otherwise the xtables target NFQUEUE is used, which kernels without
 	// that expression have. Ask Kernel.Features.
 	Native bool
+	// Anchor is the name of the conntrack helper that new control connections get, so that no flow table takes their
+	// packets past the daemon (see anchored); "": none. The kernel has to know the helper: ask Kernel.Helper.
+	Anchor string
 }
 
 // A Ruleset is the daemon's table as it should be. Make it with New; it is immutable.
@@ -79,6 +83,7 @@ type (
 	table struct {
 		comment  string
 		counters []counter
+		helpers  []helper
 		sets     []set
 		chains   []chain
 	}
@@ -126,6 +131,9 @@ func New(c Config) (Ruleset, error) {
 	case GuardCalls, GuardAll:
 	default:
 		return Ruleset{}, fmt.Errorf("rules: guard %q: it is %q or %q", string(c.Guard), GuardCalls, GuardAll)
+	}
+	if len(c.Anchor) > helperNameLength {
+		return Ruleset{}, fmt.Errorf("rules: conntrack helper %q: a name has at most %d characters", c.Anchor, helperNameLength)
 	}
 	return Ruleset{config: c, table: compose(c)}, nil
 }
@@ -227,6 +235,10 @@ func compose(c Config) table {
 		hook:    &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat", -100},
 	}
 	t.chains = []chain{forward, input, output, control, prerouting, gre, nat}
+	if c.Anchor != "" {
+		t.helpers = []helper{{anchorHelper, c.Anchor, "does nothing here: the kernel offloads no connection that has a helper"}}
+		t.chains = append(t.chains, anchored())
+	}
 
 	if c.Guard == GuardAll {
 		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})
@@ -254,6 +266,9 @@ func (r Ruleset) String() string {
 	p("\tcomment %q\n", r.table.comment)
 	for _, c := range r.table.counters {
 		p("\n\tcounter %s {\n\t\tcomment %q\n\t}\n", c.name, c.comment)
+	}
+	for _, h := range r.table.helpers {
+		p("%s", h.text())
 	}
 	for _, s := range r.table.sets {
 		p("\n\tset %s {\n\t\t%s\n\t\tcomment %q\n", s.name, s.declaration, s.comment)

@@ -17,6 +17,8 @@ var variants = map[string]Config{
 	"native-guard-all": {Queue: 10, Queues: 4, Ports: []uint16{1723, 1724}, Guard: GuardAll, Native: true},
 	"target":           {Queue: 1723, Ports: []uint16{1723}, Rate: 2000},
 	"target-guard-all": {Queue: 10, Queues: 4, Ports: []uint16{1723, 1724}, Guard: GuardAll},
+	"native-anchor":    {Queue: 1723, Ports: []uint16{1723}, Native: true, Anchor: "ftp"},
+	"target-anchor":    {Queue: 1723, Ports: []uint16{1723}, Anchor: "ftp"},
 }
 
 func mustNew(t testing.TB, c Config) Ruleset {
@@ -82,6 +84,7 @@ func TestNewRefuses(t *testing.T) {
 		{Config{Queue: 1, Ports: []uint16{0}}, "port 0"},
 		{Config{Queue: 65535, Queues: 2, Ports: []uint16{1723}}, "last queue number is 65535"},
 		{Config{Queue: 1, Ports: []uint16{1723}, Guard: "some"}, `"calls" or "all"`},
+		{Config{Queue: 1, Ports: []uint16{1723}, Anchor: "sixteen-letters!"}, "at most 15"},
 	} {
 		if _, err := New(test.config); err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("New(%+v): error %v, want one that says %s", test.config, err, test.says)
@@ -114,12 +117,18 @@ func TestStatesTellRulesetsApart(t *testing.T) {
 		"rate":   func(c *Config) { c.Rate = 1 },
 		"guard":  func(c *Config) { c.Guard = GuardAll },
 		"native": func(c *Config) { c.Native = true },
+		"anchor": func(c *Config) { c.Anchor = "ftp" },
 	} {
 		other := base
 		change(&other)
 		if d := differences(mustNew(t, base).table.wanted(), mustNew(t, other).table.wanted()); len(d) == 0 {
 			t.Errorf("%s: no difference seen", name)
 		}
+	}
+	ftp, own := base, base
+	ftp.Anchor, own.Anchor = "ftp", "pptp-alg"
+	if d := differences(mustNew(t, ftp).table.wanted(), mustNew(t, own).table.wanted()); !slices.Equal(d, []string{"helper anchor differs"}) {
+		t.Errorf("two anchors: %q", d)
 	}
 	if d := differences(mustNew(t, base).table.wanted(), mustNew(t, base).table.wanted()); len(d) > 0 {
 		t.Errorf("equal rulesets differ: %v", d)

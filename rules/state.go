@@ -25,6 +25,9 @@ func (t table) wanted() state {
 	for _, c := range t.counters {
 		s["counter "+c.name] = fmt.Sprintf("%q", comment(c.comment))
 	}
+	for _, h := range t.helpers {
+		s["helper "+h.name] = h.describe()
+	}
 	for _, x := range t.sets {
 		s["set "+x.name] = describeSet(x.flags, x.keyType, x.keyLength)
 		if !x.dynamic {
@@ -210,15 +213,18 @@ func (k *Kernel) readOnce(t table) (state, error) {
 	}
 
 	if replies, err = k.get(unix.NFT_MSG_GETOBJ, netlink.Dump, named()); err != nil {
-		return nil, fmt.Errorf("counters: %w", err)
+		return nil, fmt.Errorf("objects: %w", err)
 	}
 	for _, r := range replies {
-		if o := parseObject(r); o.table == TableName {
-			if o.kind != unix.NFT_OBJECT_COUNTER {
-				s[fmt.Sprintf("object %s of type %d", o.name, o.kind)] = ""
-				continue
-			}
+		o := parseObject(r)
+		switch {
+		case o.table != TableName:
+		case o.kind == unix.NFT_OBJECT_COUNTER:
 			s["counter "+o.name] = fmt.Sprintf("%q", o.userdata)
+		case o.kind == unix.NFT_OBJECT_CT_HELPER:
+			s["helper "+o.name] = describeHelper(o.data, o.userdata)
+		default:
+			s[fmt.Sprintf("object %s of type %d", o.name, o.kind)] = ""
 		}
 	}
 

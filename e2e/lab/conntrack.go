@@ -17,6 +17,7 @@ const (
 	ctaTupleOrig    = 1
 	ctaTupleReply   = 2
 	ctaStatus       = 3
+	ctaHelp         = 5
 	ctaTimeout      = 7
 	ctaMark         = 8
 	ctaCountersOrig = 9
@@ -55,6 +56,7 @@ type Flow struct {
 	Timeout         time.Duration
 	Mark, ID        uint32
 	Zone            uint16
+	Helper          string // name of its conntrack helper
 	Packets, Bytes  uint64 // of the original direction, where counted
 }
 
@@ -68,6 +70,9 @@ func (f Flow) String() string {
 	}
 	if f.Zone != 0 {
 		s += fmt.Sprintf(" zone %d", f.Zone)
+	}
+	if f.Helper != "" {
+		s += " helper " + f.Helper
 	}
 	return s + fmt.Sprintf(" packets %d bytes %d", f.Packets, f.Bytes)
 }
@@ -182,6 +187,15 @@ func parseFlow(data []byte) (f Flow, err error) {
 			d.Nested(func(d *netlink.AttributeDecoder) error { return parseTuple(d, &f.Original, &f.Protocol) })
 		case ctaTupleReply:
 			d.Nested(func(d *netlink.AttributeDecoder) error { return parseTuple(d, &f.Reply, nil) })
+		case ctaHelp:
+			d.Nested(func(d *netlink.AttributeDecoder) error {
+				for d.Next() {
+					if d.Type() == 1 { // CTA_HELP_NAME
+						f.Helper = d.String()
+					}
+				}
+				return nil
+			})
 		case ctaStatus:
 			f.Status = d.Uint32()
 		case ctaTimeout:

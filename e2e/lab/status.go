@@ -12,6 +12,7 @@ import (
 // promises it. Fields that the lab does not know are left alone.
 type Status struct {
 	Version     string                     `json:"version"`
+	Anchor      string                     `json:"anchor"`
 	Calls       []CallStatus               `json:"calls"`
 	Connections []json.RawMessage          `json:"connections"`
 	Ended       []CallStatus               `json:"ended"` // latest first

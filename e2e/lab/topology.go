@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	ctnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -57,12 +58,35 @@ func Balance(public netip.AddrPort, by Spread, port uint16, to ...netip.Addr) Pi
 
 // KernelHelper gives connections to a TCP port the kernel's own PPTP helper:
 // ct helper set "pptp". Kernels without CONFIG_NF_CONNTRACK_PPTP do not load it.
-func KernelHelper(port uint16) Piece {
+func KernelHelper(port uint16) Piece { return kernelHelper(port, "mangle") }
+
+// LateKernelHelper is KernelHelper at the priority at which OpenWrt's firewall
+// has it, and the manual of nft.
+func LateKernelHelper(port uint16) Piece {
+	return func(f *firewall) {
+		f.chainOf("helpers", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter)
+		kernelHelper(port, "helpers")(f)
+	}
+}
+
+func kernelHelper(port uint16, chain string) Piece {
 	const name = "pptp"
 	return func(f *firewall) {
 		f.conn.AddObj(&nftables.NamedObj{Table: f.table, Name: name, Type: nftables.ObjTypeCtHelper,
 			Obj: &expr.CtHelper{Name: "pptp", L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_TCP}})
-		f.rule("mangle", tcpTo(port), just(&expr.Objref{Type: unix.NFT_OBJECT_CT_HELPER, Name: name}))
+		f.rule(chain, tcpTo(port), just(&expr.Objref{Type: unix.NFT_OBJECT_CT_HELPER, Name: name}))
+	}
+}
+
+// QueueNew gives the first packets of connections to a queue, as intrusion
+// detection does, by the xtables target NFQUEUE, which all kernels have.
+func QueueNew(queue uint16) Piece {
+	var info xt.Unknown // struct xt_NFQ_info_v3: queue, number of queues, flags
+	for _, v := range []uint16{queue, 1, 0, 0} {
+		info = binary.NativeEndian.AppendUint16(info, v)
+	}
+	return func(f *firewall) {
+		f.rule("forward", ctState(expr.CtStateBitNEW), just(&expr.Target{Name: "NFQUEUE", Rev: 3, Info: &info}))
 	}
 }
 

@@ -8,6 +8,7 @@ _pptp_alg() {
     return
   fi
   case "${COMP_WORDS[1]} $3" in
+    "run --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "run --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "run --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "run --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
@@ -18,12 +19,14 @@ _pptp_alg() {
     "status --server") return ;;
     "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "status --state") return ;;
+    "config --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "config --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "config --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
     "config --port") return ;;
     "config --queue") return ;;
     "config --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "rules --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --port") return ;;
     "rules --queue") return ;;
@@ -34,10 +37,10 @@ _pptp_alg() {
     "replay --write") COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case "${COMP_WORDS[1]}" in
-    run) flags="--config --log-format --log-level --port --queue --socket --help" ;;
+    run) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
-    config) flags="--config --log-format --log-level --port --queue --socket --help" ;;
-    rules) flags="--config --port --queue --remove --help" ;;
+    config) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
+    rules) flags="--anchor --config --port --queue --remove --help" ;;
     replay) flags="--config --json --port --public --seed --write --help" ;;
     version) flags=" --help" ;;
   esac

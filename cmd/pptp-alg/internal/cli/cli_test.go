@@ -96,6 +96,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--log-format", "xml"}, `pptp-alg: run: invalid value "xml" for flag --log-format: must be "text" or "json", not the text "xml"`},
 		{[]string{"run", "--log-level", "loud"}, `pptp-alg: run: invalid value "loud" for flag --log-level: must be "debug" or `},
 		{[]string{"run", "--socket", "/" + strings.Repeat("x", 107)}, "pptp-alg: run: invalid value "},
+		{[]string{"run", "--anchor", "on"}, `pptp-alg: run: invalid value "on" for flag --anchor: must be "auto" or "ftp" or "off", not the text "on"`},
 		{[]string{"status", "--json=maybe"}, "pptp-alg: status: invalid boolean value \"maybe\" for --json"},
 		{[]string{"status", "5"}, `pptp-alg: status: unexpected argument "5"`},
 		{[]string{"status", "--watch", "soon"}, "pptp-alg: status: the interval \"soon\" of --watch must be a number of seconds"},
@@ -244,6 +245,7 @@ func parse(t *testing.T, args ...string) *settings {
 	s.socketFlag(fs)
 	s.queueFlag(fs)
 	s.portFlag(fs)
+	s.anchorFlag(fs)
 	s.logFlags(fs)
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
@@ -252,14 +254,14 @@ func parse(t *testing.T, args ...string) *settings {
 }
 
 func TestFlagsOverrideFile(t *testing.T) {
-	path := writeFile(t, "queue = 1\nports = [1, 2]\nsocket = '/file.sock'\nlog_format = 'json'\nlog_level = 'error'\nguard = 'all'")
+	path := writeFile(t, "queue = 1\nports = [1, 2]\nsocket = '/file.sock'\nlog_format = 'json'\nlog_level = 'error'\nguard = 'all'\nanchor = 'off'")
 	file, err := parse(t, "--config", path).load()
 	if err != nil || file.Queue != 1 || len(file.Ports) != 2 || file.Socket != "/file.sock" || file.LogFormat != config.LogJSON {
 		t.Errorf("file: %+v, %v", file, err)
 	}
 	wd, _ := os.Getwd()
 	s := parse(t, "--config", path, "--queue", "9", "--port", "7", "--port", "8", "--port", "9",
-		"--socket", "flag.sock", "--log-format", "text", "--log-level", "debug")
+		"--socket", "flag.sock", "--log-format", "text", "--log-level", "debug", "--anchor", "ftp")
 	for range 2 { // the second time as a reload
 		c, err := s.load()
 		if err != nil {
@@ -267,7 +269,7 @@ func TestFlagsOverrideFile(t *testing.T) {
 		}
 		want := file.Clone()
 		want.Queue, want.Socket, want.LogFormat, want.LogLevel = 9, filepath.Join(wd, "flag.sock"), config.LogText, slog.LevelDebug
-		want.Ports = []uint16{7, 8, 9}
+		want.Ports, want.Anchor = []uint16{7, 8, 9}, config.AnchorFTP
 		if a, b := mustJSON(t, c), mustJSON(t, want); a != b {
 			t.Errorf("got  %s\nwant %s", a, b)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"pptp-alg/cmd/pptp-alg/internal/daemon"
-	"pptp-alg/rules"
 )
 
 var rulesCommand = command{
@@ -30,6 +29,7 @@ Examples:
 		s.configFlag(fs)
 		s.queueFlag(fs)
 		s.portFlag(fs)
+		s.anchorFlag(fs)
 		remove := fs.Bool("remove", false, "remove the rules of a daemon that is no more")
 		return func(_ context.Context, p Program) error {
 			if *remove {
@@ -45,22 +45,10 @@ func (s *settings) printRules(p Program) error {
 	if err != nil {
 		return err
 	}
-	r, err := rules.New(rules.Config{Queue: c.Queue, Ports: c.Ports, Guard: rules.Guard(c.Guard), Rate: c.SegmentsPerClient, Native: nativeQueue()})
+	r, err := daemon.Ruleset(c)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprint(p.Stdout, r)
 	return err
-}
-
-// nativeQueue asks the kernel which of the two ways it has, as run does. Who may not
-// ask sees the usual one.
-func nativeQueue() bool {
-	k, err := rules.Dial()
-	if err != nil {
-		return true
-	}
-	defer k.Close()
-	f, err := k.Features()
-	return err != nil || f.Queue
 }

@@ -38,6 +38,7 @@ func (s *settings) runFlags(fs *flag.FlagSet) {
 	s.socketFlag(fs)
 	s.queueFlag(fs)
 	s.portFlag(fs)
+	s.anchorFlag(fs)
 	s.logFlags(fs)
 }
 
@@ -69,6 +70,11 @@ func (s *settings) portFlag(fs *flag.FlagSet) {
 		}
 		return nil
 	})
+}
+
+func (s *settings) anchorFlag(fs *flag.FlagSet) {
+	setting(s, fs, "anchor", "conntrack `HELPER` against flow offload: auto, ftp or off (default auto)",
+		config.ParseAnchor, func(c *config.Config, a config.Anchor) { c.Anchor = a })
 }
 
 func (s *settings) socketFlag(fs *flag.FlagSet) {

@@ -15,6 +15,7 @@ type Config struct {
 	Ports     []uint16 // TCP ports of control connections, at least one
 	Socket    string   // path of the control socket
 	Guard     Guard
+	Anchor    Anchor
 	LogFormat LogFormat
 	LogLevel  slog.Level
 	CallIDs   CallIDs
@@ -34,6 +35,16 @@ type Guard string
 const (
 	GuardCalls Guard = "calls" // those of known calls that conntrack would not translate
 	GuardAll   Guard = "all"   // also those that belong to no known call
+)
+
+// Anchor says which conntrack helper control connections get, to keep them out
+// of flow tables.
+type Anchor string
+
+const (
+	AnchorAuto Anchor = "auto" // one that does nothing, or what comes next to it
+	AnchorFTP  Anchor = "ftp"  // the kernel's FTP helper
+	AnchorOff  Anchor = "off"
 )
 
 // LogFormat is the form of log lines.
@@ -73,6 +84,7 @@ func Default() Config {
 		Ports:     []uint16{1723}, // RFC 2637, section 1.3
 		Socket:    DefaultSocket,
 		Guard:     GuardCalls,
+		Anchor:    AnchorAuto,
 		LogFormat: LogText,
 		LogLevel:  slog.LevelInfo,
 		CallIDs:   CallIDs{First: 1, Last: 65535},

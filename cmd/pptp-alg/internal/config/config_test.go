@@ -40,6 +40,7 @@ queue = 7
 ports = [1723, 1724]
 socket = "/tmp/x.sock"
 guard = "all"
+anchor = "off"
 log_format = "json"
 log_level = "debug"
 call_id_range = "100 - 200"
@@ -61,6 +62,7 @@ queue = 7
 ports = [1723, 1724]
 socket = "/tmp/x.sock"
 guard = "all"
+anchor = "off"
 log_format = "json"
 log_level = "debug"
 call_id_range = "100 - 200"
@@ -82,7 +84,7 @@ silence = "15s"
 		t.Fatal(err)
 	}
 	want := Config{
-		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll,
+		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll, Anchor: AnchorOff,
 		LogFormat: LogJSON, LogLevel: slog.LevelDebug, CallIDs: CallIDs{100, 200},
 		Limits:            Limits{1, 2, 3, 4, 0},
 		SegmentsPerClient: 6,
@@ -111,6 +113,7 @@ func TestRefused(t *testing.T) {
 		{`socket = true`, "x.toml:1: socket must be a path in quotes, not true"},
 		{`socket = "/` + strings.Repeat("x", 107) + `"`, "x.toml:1: socket must be at most 107 bytes long, a limit of Unix sockets"},
 		{`guard = "some"`, `x.toml:1: guard must be "calls" or "all", not the text "some"`},
+		{`anchor = "on"`, `x.toml:1: anchor must be "auto" or "ftp" or "off", not the text "on"`},
 		{`log_format = "xml"`, `x.toml:1: log_format must be "text" or "json", not the text "xml"`},
 		{`log_level = 3`, `x.toml:1: log_level must be "debug" or "info" or "warn" or "error", not 3`},
 		{`call_id_range = 5`, `x.toml:1: call_id_range must be a range such as "1-65535", not 5`},

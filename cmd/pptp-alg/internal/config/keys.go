@@ -25,6 +25,7 @@ var keys = []key{
 	{"ports", setPorts},
 	{"socket", func(c *Config, v any) error { return setPath(&c.Socket, v) }},
 	{"guard", func(c *Config, v any) error { return setWord(&c.Guard, v, GuardCalls, GuardAll) }},
+	{"anchor", func(c *Config, v any) error { return setWord(&c.Anchor, v, AnchorAuto, AnchorFTP, AnchorOff) }},
 	{"log_format", func(c *Config, v any) error { return setWord(&c.LogFormat, v, LogText, LogJSON) }},
 	{"log_level", setLogLevel},
 	{"call_id_range", setCallIDs},
@@ -59,6 +60,13 @@ func isTable(name string) bool {
 }
 
 // The functions that follow read the values of flags, with the checks of the file.
+
+// ParseAnchor reads "auto", "ftp" or "off".
+func ParseAnchor(s string) (Anchor, error) {
+	var a Anchor
+	err := demand(setWord(&a, s, AnchorAuto, AnchorFTP, AnchorOff))
+	return a, err
+}
 
 // ParseLogFormat reads "text" or "json".
 func ParseLogFormat(s string) (LogFormat, error) {

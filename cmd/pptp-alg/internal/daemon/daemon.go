@@ -48,6 +48,7 @@ type daemon struct {
 	events   *conntrack.Events
 	ruleset  rules.Ruleset
 	features rules.Features
+	anchor   anchor
 	news     news.Bus
 
 	counters counters
@@ -64,6 +65,7 @@ type counters struct {
 	untracked          uint64 // segments whose conntrack entry was not found
 	refusedConnections uint64 // segments of connections beyond the limits
 	removedEntries     uint64 // GRE entries of ours that others removed
+	kernelHelped       uint64 // connections that have the kernel's own PPTP helper
 	removedConnections uint64 // entries of control connections that went away
 	eventsLost         uint64 // times that the event socket overflowed
 	tableRestored      uint64 // times that our nftables table had to be put back
@@ -100,7 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	go server.Serve()
 	d.log.Info("ready", "version", d.version, "queue", d.config.Queue, "ports", d.config.Ports, "socket", d.config.Socket,
-		"control packets through", d.way(), "their conntrack entries", d.entries())
+		"control packets through", d.way(), "their conntrack entries", d.entries(), "anchor", d.anchor.String())
 	d.report(news.Ready, "version %s", d.version)
 	d.ready()
 	err = d.loop(ctx, o.Reload)
@@ -169,10 +171,12 @@ func (d *daemon) start() (closers []func() error, err error) {
 		d.log.Warn("limits.segments_per_client has no effect: this kernel has no nftables limits (CONFIG_NFT_LIMIT)")
 	}
 	d.features = features
-	if d.ruleset, err = rules.New(rulesConfig(d.config, features)); err != nil {
+	undo(d.unregister)
+	d.chooseAnchor(d.config.Anchor)
+	if d.ruleset, err = d.rulesFor(d.config); err != nil {
 		return closers, err
 	}
-	if err = kernel.Apply(d.ruleset); err != nil {
+	if err = d.install(d.ruleset); err != nil {
 		return closers, err
 	}
 	undo(func() error {
@@ -204,8 +208,8 @@ func alone(kernel *rules.Kernel) error {
 	return nil // left behind by one that was killed
 }
 
-// Remove takes away the table that a daemon left behind when it was killed. It
-// refuses while one is at work.
+// Remove takes away the table and the conntrack helper that a daemon left behind
+// when it was killed. It refuses while one is at work.
 func Remove() error {
 	kernel, err := rules.Dial()
 	if err != nil {
@@ -215,7 +219,10 @@ func Remove() error {
 	if err := alone(kernel); err != nil {
 		return err
 	}
-	return kernel.Remove()
+	if err := kernel.Remove(); err != nil {
+		return err
+	}
+	return removeHelper()
 }
 
 // way says how packets reach the daemon.
@@ -238,7 +245,7 @@ func (d *daemon) entries() string {
 func (d *daemon) restore() error {
 	var guard []rules.Call
 	d.table.Mappings(func(m *nat.Mapping) { guard = append(guard, guardOf(m)) })
-	if err := d.plane.rules.Apply(d.ruleset, guard...); err != nil {
+	if err := d.install(d.ruleset, guard...); err != nil {
 		return err
 	}
 	d.counters.tableRestored++
@@ -282,6 +289,13 @@ func rulesConfig(c config.Config, has rules.Features) rules.Config {
 		r.Rate = c.SegmentsPerClient
 	}
 	return r
+}
+
+// rulesFor is the ruleset for a configuration in this kernel.
+func (d *daemon) rulesFor(c config.Config) (rules.Ruleset, error) {
+	r := rulesConfig(c, d.features)
+	r.Anchor = d.anchor.helper
+	return rules.New(r)
 }
 
 // errQueueClosed says that the kernel took the queue away.

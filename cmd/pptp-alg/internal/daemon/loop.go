@@ -10,7 +10,6 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
-	"pptp-alg/rules"
 )
 
 // loop is the owner. It returns nil when ctx is done.
@@ -21,6 +20,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	defer timer.Stop()
 	pulse, stopPulse := d.pulse()
 	defer stopPulse()
+	review := time.NewTicker(anchorReview)
+	defer review.Stop()
 	for {
 		if next, ok := d.table.Next(); ok {
 			timer.Reset(time.Until(next))
@@ -44,6 +45,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.removed(time.Now(), r)
 		case <-pulse:
 			d.alive()
+		case <-review.C:
+			d.reviewAnchor()
 		case f := <-d.requests:
 			f()
 		case c := <-reload:
@@ -155,11 +158,16 @@ func (d *daemon) reload(c config.Config) {
 		d.log.Warn("queue, ports and socket change at the next start only")
 		c.Queue, c.Socket, c.Ports = fixed.Queue, fixed.Socket, fixed.Ports
 	}
-	ruleset, err := rules.New(rulesConfig(c, d.features))
+	before := d.anchor
+	if c.Anchor != fixed.Anchor {
+		d.chooseAnchor(c.Anchor)
+	}
+	ruleset, err := d.rulesFor(c)
 	if err == nil {
-		err = d.plane.rules.Apply(ruleset)
+		err = d.install(ruleset)
 	}
 	if err != nil {
+		d.anchor.helper, d.anchor.others = before.helper, before.others
 		d.log.Error("configuration not reloaded", "error", err)
 		return
 	}

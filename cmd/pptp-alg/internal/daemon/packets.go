@@ -36,6 +36,7 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 type way struct {
 	client, server end
 	path           nat.Path
+	helper         string // name of the connection's conntrack helper
 }
 
 func (w *way) flow(zone nat.Zone) alg.Flow {
@@ -51,7 +52,7 @@ func (d *daemon) cameWith(p *queue.Packet) *way {
 	if err != nil {
 		return nil
 	}
-	var w way
+	w := way{helper: entry.Helper}
 	w.client, w.server, w.path = orient(entry, d.ports)
 	return &w
 }
@@ -93,7 +94,7 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 		if err != nil {
 			return nil, err
 		}
-		w = &way{}
+		w = &way{helper: entry.Helper}
 		w.client, w.server, w.path = orient(entry, d.ports)
 	}
 	s.From = sender(w, p)
@@ -102,6 +103,9 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 		return nil, err
 	}
 	c.Note = [2]end{w.client, w.server}
+	if w.helper == conntrack.KernelHelper {
+		c.Ignore(now, d.kernelHelped(w.path))
+	}
 	d.log.Debug("control connection", "path", describe(w.path), "client", w.client.real, "server", w.server.real,
 		"conntrack entry came with the packet", came)
 	return c, nil

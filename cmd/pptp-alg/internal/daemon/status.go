@@ -14,7 +14,7 @@ import (
 
 // status describes everything.
 func (d *daemon) status() (status.Status, error) {
-	s := status.Status{Version: d.version, Started: d.started, Counters: d.count()}
+	s := status.Status{Version: d.version, Started: d.started, Anchor: d.anchor.String(), Counters: d.count()}
 	flows := map[conntrack.GRE]conntrack.Stored{}
 	stored, err := d.plane.ct.List()
 	if err != nil {
@@ -112,6 +112,7 @@ func (d *daemon) count() map[string]uint64 {
 		"connections_unparsed":     a.Unparsed,
 		"connections_untracked":    own.untracked,
 		"connections_refused":      own.refusedConnections,
+		"connections_pptp_helper":  own.kernelHelped,
 		"connections_removed":      own.removedConnections,
 		"messages":                 a.Messages,
 		"messages_unknown_call_id": a.UnknownCallID,

@@ -12,6 +12,7 @@ import (
 type Status struct {
 	Version     string            `json:"version"`
 	Started     time.Time         `json:"started"` // the daemon, not the calls: they outlive it
+	Anchor      string            `json:"anchor"`  // the conntrack helper that control connections get; "none"
 	Calls       []Call            `json:"calls"`
 	Connections []Connection      `json:"connections"`
 	Ended       []Call            `json:"ended"` // the last ended calls, latest first

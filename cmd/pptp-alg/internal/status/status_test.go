@@ -35,6 +35,7 @@ func example() Status {
 	return Status{
 		Version: "1.2.3",
 		Started: ago(26 * time.Hour),
+		Anchor:  "ftp",
 		Calls: []Call{
 			{
 				ID: 3, Direction: "outgoing", State: "requested", Initiator: "client", Since: ago(2 * time.Second),
@@ -207,7 +208,7 @@ func TestJSON(t *testing.T) {
 // Nothing is null that scripts iterate over.
 func TestJSONEmpty(t *testing.T) {
 	got, err := json.Marshal(Status{Version: "v"})
-	want := `{"version":"v","started":"0001-01-01T00:00:00Z","calls":[],"connections":[],"ended":[],"counters":{}}`
+	want := `{"version":"v","started":"0001-01-01T00:00:00Z","anchor":"","calls":[],"connections":[],"ended":[],"counters":{}}`
 	if err != nil || string(got) != want {
 		t.Errorf("got %s, %v", got, err)
 	}

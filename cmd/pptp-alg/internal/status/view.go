@@ -78,7 +78,7 @@ func (v View) Calls(w io.Writer, s Status) error {
 	}
 	for _, c := range s.Connections {
 		if c.Unparsed != "" && v.Filter.Connection(c) {
-			line := fmt.Sprintf("not understood, passed on unchanged: %v to %v: %s", c.Client.Address, c.Server.Address, c.Unparsed)
+			line := fmt.Sprintf("passed on unchanged: %v to %v: %s", c.Client.Address, c.Server.Address, c.Unparsed)
 			for _, l := range wrap(line, v.Width) {
 				fmt.Fprintln(b, yellow.paint(l, v.Colours))
 			}
@@ -157,7 +157,7 @@ func (v View) Connections(w io.Writer, s Status) error {
 			text(c.State), text(age(v.Now.Sub(c.Since))), text(fmt.Sprint(c.Calls)),
 		}}
 		if c.Unparsed != "" {
-			r.below = append(r.below, cell{"not understood, passed on unchanged: " + c.Unparsed, yellow})
+			r.below = append(r.below, cell{"passed on unchanged: " + c.Unparsed, yellow})
 		}
 		if c.Reason != "" {
 			r.below = append(r.below, cell{c.Reason, yellow})
