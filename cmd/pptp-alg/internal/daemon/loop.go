@@ -33,6 +33,9 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			return nil
 		case p, ok := <-packets:
 			if !ok {
+				if ctx.Err() != nil {
+					return nil // who shares out the packets was told to stop too
+				}
 				if err := d.queue.Err(); err != nil {
 					return err
 				}
