@@ -14,15 +14,23 @@ const maxHeldTotal = 512
 type Counters struct {
 	Connections    uint64
 	Messages       uint64 // control messages understood
+	Split          BySide // of these, those that came in several segments
+	Short          BySide // messages that are shorter than their type has it, or have no possible length
 	Changed        uint64 // segments changed
-	Retransmitted  uint64 // segments without a new byte
+	Retransmitted  BySide // segments without a new byte
 	Held           uint64 // segments that had to wait for others
 	DroppedHeld    uint64 // of these, dropped: too many, or in vain
 	DroppedUnknown uint64 // retransmissions of what is no longer known
 	Resynchronised uint64 // streams taken up again behind bytes that never came by
 	Unparsed       uint64 // connections that are not understood
-	UnknownCallID  uint64 // Call IDs that belong to no call
+	UnknownCallID  BySide // Call IDs that belong to no call
 }
+
+// BySide counts something for each side that sent it, indexed by nat.Side.
+type BySide [2]uint64
+
+// Sum is the count of both sides.
+func (b BySide) Sum() uint64 { return b[0] + b[1] }
 
 // EventKind says what happened to a connection.
 type EventKind uint8

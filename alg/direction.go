@@ -103,7 +103,7 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 	}
 	d.past.overlay(s, seq, d.next)
 	if !after(end, d.next) {
-		d.conn.alg.Counters.Retransmitted++
+		d.conn.alg.Counters.Retransmitted[d.side]++
 		return forwarded
 	}
 	from := int(d.next - seq)

@@ -130,7 +130,7 @@ func (d *direction) refer(id *callID, call *nat.Call, own uint16) {
 	if call != nil {
 		id.value = call.End(d.side).Told
 	} else {
-		d.conn.alg.Counters.UnknownCallID++
+		d.conn.alg.Counters.UnknownCallID[d.side]++
 	}
 }
 
@@ -203,7 +203,7 @@ func (d *direction) decidePeer(now time.Time, id *callID) {
 		return
 	}
 	id.value = id.keep(told)
-	d.conn.alg.Counters.UnknownCallID++
+	d.conn.alg.Counters.UnknownCallID[d.side]++
 }
 
 // half decides the high byte of a field whose low byte has not come. It fails

@@ -1,6 +1,7 @@
 package alg
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -26,6 +27,7 @@ type framer struct {
 	size   int             // length of the current message; 0 before its header is complete
 	layout *layout         // of the current message; nil for an unknown type
 	kind   MessageType
+	split  bool   // the current message came in several segments
 	excess int    // bytes that may follow and belong to the last message, see header
 	sought int    // bytes searched in vain
 	guess  bool   // decide halves of Call IDs now, rightly or not
@@ -43,6 +45,10 @@ func (f *framer) restart(m mode) {
 // is valid.
 func (d *direction) consume(now time.Time, s *Segment, i int) (int, error) {
 	from := i
+	if d.n > 0 && d.mode == parsing && !d.split {
+		d.split = true
+		d.conn.alg.Counters.Split[d.side]++
+	}
 	for i < len(s.Payload) {
 		p := s.Payload[i:]
 		switch {
@@ -57,6 +63,9 @@ func (d *direction) consume(now time.Time, s *Segment, i int) (int, error) {
 			}
 			d.conn.found()
 			if err := d.header(); err != nil {
+				if errors.Is(err, errShort) {
+					d.conn.alg.Counters.Short[d.side]++
+				}
 				return i - from, err
 			}
 			d.begin(now)
@@ -68,6 +77,9 @@ func (d *direction) consume(now time.Time, s *Segment, i int) (int, error) {
 				continue
 			}
 			if err := d.header(); err != nil {
+				if errors.Is(err, errShort) {
+					d.conn.alg.Counters.Short[d.side]++
+				}
 				return i - from, err
 			}
 			d.begin(now)
@@ -88,7 +100,7 @@ func (d *direction) consume(now time.Time, s *Segment, i int) (int, error) {
 			i += k
 		}
 		if d.size != 0 && d.n == d.size {
-			d.n, d.size, d.layout = 0, 0, nil
+			d.n, d.size, d.layout, d.split = 0, 0, nil, false
 		}
 	}
 	return i - from, nil
@@ -133,6 +145,9 @@ func (f *framer) header() error {
 	return nil
 }
 
+// errShort says that a message is too short to be what it says.
+var errShort = errors.New("truncated message")
+
 // check returns an error when the bytes in head are no header.
 func (f *framer) check() error {
 	if cookie := be32(f.head[offMagicCookie:]); cookie != magicCookie {
@@ -140,14 +155,14 @@ func (f *framer) check() error {
 	}
 	length := int(be16(f.head[offLength:]))
 	if length < headerSize {
-		return fmt.Errorf("impossible message length %d", length)
+		return fmt.Errorf("%w: impossible message length %d", errShort, length)
 	}
 	if be16(f.head[offKind:]) != kindControl {
 		return nil
 	}
 	t := MessageType(be16(f.head[offMessageType:]))
 	if l := layoutOf(t); l != nil && length < l.length {
-		return fmt.Errorf("%s of %d bytes, which has %d", l.name, length, l.length)
+		return fmt.Errorf("%w: %s of %d bytes, which has %d", errShort, l.name, length, l.length)
 	}
 	return nil
 }

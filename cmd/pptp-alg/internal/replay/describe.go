@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -25,28 +26,28 @@ func (c *conn) message(side nat.Side, b []byte) Event {
 	if m, ok := alg.AsStartControlConnectionRequest(b); ok {
 		add("%s", name(m.HostName(), m.VendorString()))
 	} else if m, ok := alg.AsStartControlConnectionReply(b); ok {
-		add("%s; %s", m.Result(), name(m.HostName(), m.VendorString()))
-	} else if m, ok := alg.AsStopControlConnectionRequest(b); ok {
-		add("%s", m.ReasonText())
+		add("%s; %s", alg.Outcome(b), name(m.HostName(), m.VendorString()))
+	} else if _, ok := alg.AsStopControlConnectionRequest(b); ok {
+		add("%s", alg.Outcome(b))
 	} else if m, ok := alg.AsOutgoingCallRequest(b); ok {
 		own(m.CallID())
 	} else if m, ok := alg.AsOutgoingCallReply(b); ok {
 		peer(m.PeerCallID())
 		own(m.CallID())
-		add("%s", m.Result())
+		add("%s", alg.Outcome(b))
 	} else if m, ok := alg.AsIncomingCallRequest(b); ok {
 		own(m.CallID())
 	} else if m, ok := incomingReply(b); ok {
 		peer(m.PeerCallID())
 		own(m.CallID())
-		add("%s", m.Result())
+		add("%s", alg.Outcome(b))
 	} else if m, ok := alg.AsIncomingCallConnected(b); ok {
 		peer(m.PeerCallID())
 	} else if m, ok := alg.AsCallClearRequest(b); ok {
 		own(m.CallID())
 	} else if m, ok := alg.AsCallDisconnectNotify(b); ok {
 		own(m.CallID())
-		add("%s", m.Result())
+		add("%s", alg.Outcome(b))
 	} else if m, ok := alg.AsWANErrorNotify(b); ok {
 		peer(m.PeerCallID())
 	} else if m, ok := alg.AsSetLinkInfo(b); ok {
@@ -72,7 +73,7 @@ func (c *conn) message(side nat.Side, b []byte) Event {
 func incomingReply(b []byte) (alg.IncomingCallReply, bool) {
 	h := alg.Header(b)
 	if n := alg.IncomingCallReplyType.Length(); h.Type() == alg.IncomingCallReplyType && len(b) == n {
-		return alg.IncomingCallReply(b), true
+		binary.BigEndian.PutUint16(b, uint16(n)) // b is a copy
 	}
 	return alg.AsIncomingCallReply(b)
 }
