@@ -1,14 +1,11 @@
 package alg
 
 import (
+	"net/netip"
 	"time"
 
 	"pptp-alg/nat"
 )
-
-// maxHeldTotal bounds the segments that all connections together may hold. The
-// kernel's queue holds 1,024 packets.
-const maxHeldTotal = 512
 
 // Counters of what the ALG saw and did.
 type Counters struct {
@@ -21,6 +18,7 @@ type Counters struct {
 	Held           uint64 // segments that had to wait for others
 	DroppedHeld    uint64 // of these, dropped: too many, or in vain
 	DroppedUnknown uint64 // retransmissions of what is no longer known
+	DroppedBudget  uint64 // of connections that have too much unacknowledged, when all have
 	Resynchronised uint64 // streams taken up again behind bytes that never came by
 	Unparsed       uint64 // connections that are not understood
 	UnknownCallID  BySide // Call IDs that belong to no call
@@ -66,15 +64,15 @@ type Config struct {
 type ALG struct {
 	Counters Counters
 
-	cfg     Config
-	table   *nat.Table
-	flows   map[Flow]*Connection
-	holding int
+	cfg    Config
+	table  *nat.Table
+	flows  map[Flow]*Connection
+	budget budget
 }
 
 // New returns an ALG whose calls are in the table.
 func New(cfg Config, table *nat.Table) *ALG {
-	return &ALG{cfg: cfg, table: table, flows: map[Flow]*Connection{}}
+	return &ALG{cfg: cfg, table: table, flows: map[Flow]*Connection{}, budget: budget{heldBy: map[netip.Addr]int{}}}
 }
 
 // Find returns the connection of a flow, or nil.

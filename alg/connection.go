@@ -209,6 +209,9 @@ func (c *Connection) remove(now time.Time) {
 	for i := range c.dirs {
 		c.dirs[i].giveBack(now)
 		c.dirs[i].abandon(Accept)
+		before := len(c.dirs[i].past.buf)
+		c.dirs[i].past = history{}
+		c.dirs[i].remember(before)
 	}
 	if c.alg.flows[c.Flow] == c {
 		delete(c.alg.flows, c.Flow)

@@ -45,6 +45,7 @@ const (
 	forwarded outcome = iota
 	waits             // for bytes that come before it, or for the rest of a Call ID
 	unknown           // repeats bytes that are no longer known
+	tooMuch           // is unacknowledged already
 )
 
 // start sets where the stream begins, or where we begin to see it.
@@ -54,7 +55,9 @@ func (d *direction) start(now time.Time, seq uint32, m mode) {
 		m = blind
 	}
 	d.started, d.next = true, seq
+	before := len(d.past.buf)
 	d.past.reset(seq)
+	d.remember(before)
 	d.restart(m)
 }
 
@@ -71,11 +74,14 @@ func (d *direction) segment(now time.Time, s *Segment) {
 		case unknown:
 			d.conn.drop(s, &d.conn.alg.Counters.DroppedUnknown)
 			return
+		case tooMuch:
+			d.conn.drop(s, &d.conn.alg.Counters.DroppedBudget)
+			return
 		}
 	}
 	d.hold(now, s)
 	d.drain(now)
-	for len(d.held) > maxHeld || d.heldBytes > maxHeldBytes || d.conn.alg.holding > maxHeldTotal && len(d.held) > 0 {
+	for d.holdsTooMuch() {
 		d.conn.drop(d.unhold(len(d.held)-1), &d.conn.alg.Counters.DroppedHeld)
 	}
 }
@@ -90,7 +96,9 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 		return forwarded
 	case d.mode == blind:
 		if int32(seq-d.next) > 1<<30 {
+			before := len(d.past.buf)
 			d.past = history{edge: d.next} // sequence numbers come round
+			d.remember(before)
 		}
 		d.past.overlay(s, seq, d.next)
 		return forwarded
@@ -101,6 +109,9 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 	case d.past.lost(seq, end, d.next):
 		return unknown
 	}
+	if after(end, d.next) && d.mustWait(int(end-d.next)) {
+		return tooMuch
+	}
 	d.past.overlay(s, seq, d.next)
 	if !after(end, d.next) {
 		d.conn.alg.Counters.Retransmitted[d.side]++
@@ -108,7 +119,9 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 	}
 	from := int(d.next - seq)
 	n, err := d.consume(now, s, from)
+	before := len(d.past.buf)
 	d.past.add(s.Payload[from : from+n])
+	d.remember(before)
 	d.next += uint32(n)
 	d.giveUps = 0
 	switch {
@@ -139,7 +152,7 @@ func (d *direction) hold(now time.Time, s *Segment) {
 	})
 	d.held = slices.Insert(d.held, i, s)
 	d.heldBytes += len(s.Payload)
-	d.conn.alg.holding++
+	d.holding(1)
 	d.conn.alg.Counters.Held++
 	if len(d.held) == 1 {
 		d.conn.alg.table.Schedule(&d.until, now.Add(d.patience()), d.expire)
@@ -151,7 +164,7 @@ func (d *direction) unhold(i int) *Segment {
 	s := d.held[i]
 	d.held = slices.Delete(d.held, i, i+1)
 	d.heldBytes -= len(s.Payload)
-	d.conn.alg.holding--
+	d.holding(-1)
 	if len(d.held) == 0 {
 		d.held = nil
 		d.until.Clear()
@@ -167,6 +180,8 @@ func (d *direction) drain(now time.Time) {
 			d.release(now, d.unhold(0))
 		case unknown:
 			d.conn.drop(d.unhold(0), &d.conn.alg.Counters.DroppedUnknown)
+		case tooMuch:
+			d.conn.drop(d.unhold(0), &d.conn.alg.Counters.DroppedBudget)
 		case waits:
 			return
 		}
@@ -223,8 +238,9 @@ func (d *direction) expire(now time.Time) {
 // acknowledged takes note of what the receiver has.
 func (d *direction) acknowledged(now time.Time, ack uint32) {
 	switch {
+	case d.mode == blind && after(ack, d.next):
+		ack = d.next // what came after the stream became blind is not remembered
 	case d.mode == blind:
-		return
 	case !d.started:
 		d.start(now, ack, seeking)
 	case after(ack, d.next) && d.fin && ack == d.finSeq+1 && d.next == d.finSeq:
@@ -237,7 +253,9 @@ func (d *direction) acknowledged(now time.Time, ack uint32) {
 		d.start(now, ack, seeking)
 		d.drain(now)
 	}
+	before := len(d.past.buf)
 	d.past.acknowledge(ack, d.next)
+	d.remember(before)
 }
 
 // abandon lets go of everything that waits.

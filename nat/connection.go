@@ -20,17 +20,22 @@ type Connection struct {
 	live   int     // how many have not ended, without refused ones
 	asking int     // how many are refused and wait for their answers
 	closed bool
+	index  index // of calls; nil while they are few
 }
 
 // Connect adds a control connection. It returns ErrLimit, wrapped, when the
 // client or the table has too many.
 func (t *Table) Connect(path Path) (*Connection, error) {
 	client := path.Hosts[Client].Real
+	have := t.of(client).connections
 	switch {
 	case over(len(t.connections), t.cfg.Limits.Connections):
 		return nil, fmt.Errorf("%w: %d control connections in total", ErrLimit, t.cfg.Limits.Connections)
-	case over(t.of(client).connections, t.cfg.Limits.ConnectionsPerClient):
+	case over(have, t.cfg.Limits.ConnectionsPerClient):
 		return nil, fmt.Errorf("%w: %d control connections of client %v", ErrLimit, t.cfg.Limits.ConnectionsPerClient, client)
+	case scarce(int(have), len(t.connections), t.cfg.Limits.Connections):
+		return nil, fmt.Errorf("%w: %d control connections of client %v, and of %d in total only %d are left for others",
+			ErrLimit, have, client, t.cfg.Limits.Connections, t.cfg.Limits.Connections-len(t.connections))
 	}
 	c := &Connection{Path: path, table: t}
 	t.connections[c] = struct{}{}
@@ -95,6 +100,9 @@ func (c *Connection) Request(now time.Time, side Side, dir Direction, real uint1
 
 	m, err := held, c.limit()
 	if err == nil {
+		err = c.shareIDs(side)
+	}
+	if err == nil {
 		m, err = c.Announce(now, side, real, held)
 	}
 	if err != nil {
@@ -131,7 +139,7 @@ func (c *Connection) Adopt(now time.Time, side Side, dir Direction, id uint16) *
 func (c *Connection) add(now time.Time, call *Call, m *Mapping) {
 	t := c.table
 	call.Ends[m.Side], m.call = m, call
-	c.calls = append(c.calls, call)
+	c.append(call)
 	c.live++
 	t.calls[call.ID] = call
 	t.use(c.client(), 0, 1, 1)
@@ -161,6 +169,9 @@ func (c *Connection) limit() error {
 		return fmt.Errorf("%w: %d calls in total", ErrLimit, l.Calls)
 	case over(t.of(client).calls, l.CallsPerClient):
 		return fmt.Errorf("%w: %d calls of client %v", ErrLimit, l.CallsPerClient, client)
+	case scarce(int(t.of(client).calls), len(t.calls), l.Calls):
+		return fmt.Errorf("%w: %d calls of client %v, and of %d in total only %d are left for others",
+			ErrLimit, t.of(client).calls, client, l.Calls, l.Calls-len(t.calls))
 	case over(c.live, l.CallsPerConnection):
 		return fmt.Errorf("%w: %d calls of one control connection", ErrLimit, l.CallsPerConnection)
 	}
@@ -176,6 +187,9 @@ func (c *Connection) limitPast() error {
 	switch {
 	case over(t.held, withPast(l.Calls)):
 		return fmt.Errorf("%w: %d calls in total, %s", ErrLimit, withPast(l.Calls), past)
+	case scarce(int(t.of(client).held), t.held, withPast(l.Calls)):
+		return fmt.Errorf("%w: %d calls of client %v, %s, and of %d in total only %d are left for others",
+			ErrLimit, t.of(client).held, client, past, withPast(l.Calls), withPast(l.Calls)-t.held)
 	case over(t.of(client).held, withPast(l.CallsPerClient)):
 		return fmt.Errorf("%w: %d calls of client %v, %s", ErrLimit, withPast(l.CallsPerClient), client, past)
 	case over(len(c.calls), withPast(l.CallsPerConnection)):
@@ -203,7 +217,7 @@ func (c *Connection) refuse(now time.Time, call *Call, side Side, real uint16, h
 		t.discard(now, m)
 		return
 	}
-	c.calls = append(c.calls, call)
+	c.append(call)
 	c.asking++
 	t.use(c.client(), 0, 0, 1)
 	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
@@ -240,7 +254,7 @@ func (c *Connection) Announce(now time.Time, side Side, real uint16, held *Mappi
 // ended one, one that nobody asked to clear before one that is being cleared,
 // one that is being cleared before a refused one, and the oldest of several.
 func (c *Connection) Own(side Side, real uint16) *Call {
-	return c.find(func(call *Call) bool {
+	return c.find(indexKey{side, false, real}, func(call *Call) bool {
 		m := call.Ends[side]
 		return m != nil && m.Real == real
 	})
@@ -248,28 +262,36 @@ func (c *Connection) Own(side Side, real uint16) *Call {
 
 // Peer finds the call for which the other side of owner was told a Call ID.
 func (c *Connection) Peer(owner Side, told uint16) *Call {
-	return c.find(func(call *Call) bool {
+	return c.find(indexKey{owner, true, told}, func(call *Call) bool {
 		m := call.Ends[owner]
 		return m != nil && m.Told == told
 	})
 }
 
-func (c *Connection) find(match func(*Call) bool) *Call {
-	var best *Call
-	rank := func(call *Call) int {
-		switch {
-		case call.State == Ended:
-			return 3
-		case call.Refused:
-			return 2
-		case call.State == Clearing:
-			return 1
-		}
-		return 0
+// rank orders calls with one Call ID: the lowest is the one that is meant.
+func (c *Call) rank() int {
+	switch {
+	case c.State == Ended:
+		return 3
+	case c.Refused:
+		return 2
+	case c.State == Clearing:
+		return 1
 	}
+	return 0
+}
+
+func (c *Connection) find(k indexKey, match func(*Call) bool) *Call {
+	if c.index != nil {
+		if s := c.index[k]; s != nil {
+			return s.best()
+		}
+		return nil
+	}
+	var best *Call
 	for _, call := range c.calls {
 		// Among ended ones the last counts: the earlier were replaced by it.
-		if match(call) && (best == nil || rank(call) < rank(best) || rank(call) == 3 && rank(best) == 3) {
+		if match(call) && (best == nil || call.rank() < best.rank() || call.rank() == 3 && best.rank() == 3) {
 			best = call
 		}
 	}
@@ -292,7 +314,7 @@ func (c *Connection) Answer(now time.Time, call *Call, m *Mapping) {
 		c.Discard(now, m)
 		return
 	}
-	call.Ends[m.Side], m.call = m, call
+	c.attach(call, m)
 	if call.Direction == Outgoing {
 		c.Up(now, call)
 	} else if call.State == Requested {
@@ -347,7 +369,9 @@ func (c *Connection) End(now time.Time, call *Call, reason string) {
 		return
 	}
 	t := c.table
+	c.indexed(call, c.index.remove)
 	call.State, call.Over = Ended, now
+	c.indexed(call, c.index.add)
 	if call.Reason == "" {
 		call.Reason = reason
 	}
@@ -393,7 +417,7 @@ func (c *Connection) forget(call *Call) {
 		}
 	}
 	if i := slices.Index(c.calls, call); i >= 0 {
-		c.calls = slices.Delete(c.calls, i, i+1)
+		c.detach(i)
 		call.until.Clear()
 		c.table.use(c.client(), 0, 0, -1)
 	}

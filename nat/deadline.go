@@ -71,16 +71,18 @@ func (a *agenda) next() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// run carries out everything that is due.
-func (a *agenda) run(now time.Time) {
-	for {
+// run carries out what is due, so many things at most, and reports whether there
+// may be more.
+func (a *agenda) run(now time.Time, most int) bool {
+	for range most {
 		at, ok := a.next()
 		if !ok || at.After(now) {
-			return
+			return false
 		}
 		d := heap.Pop(&a.items).(*Deadline)
 		due := d.due
 		d.due = nil
 		due(now)
 	}
+	return true
 }

@@ -19,7 +19,7 @@ func TestDeadlineMovedEarlier(t *testing.T) {
 	if next, ok := a.next(); !ok || next != at(5) {
 		t.Errorf("next is %v %v", next, ok)
 	}
-	a.run(at(20))
+	a.run(at(20), 1<<30)
 	if !slices.Equal(ran, []string{"second"}) {
 		t.Errorf("ran %v", ran)
 	}
@@ -31,12 +31,12 @@ func TestDeadlineMovedLater(t *testing.T) {
 	ran := 0
 	a.set(&d, at(5), func(time.Time) { t.Error("ran what was replaced") })
 	a.set(&d, at(10), func(time.Time) { ran++ })
-	a.run(at(9))
+	a.run(at(9), 1<<30)
 	if next, _ := a.next(); ran != 0 || next != at(10) {
 		t.Errorf("ran %d times before its time; next %v", ran, next)
 	}
-	a.run(at(10)) // to the point
-	a.run(at(10))
+	a.run(at(10), 1<<30) // to the point
+	a.run(at(10), 1<<30)
 	if ran != 1 {
 		t.Errorf("ran %d times", ran)
 	}
@@ -53,9 +53,9 @@ func TestDeadlineCleared(t *testing.T) {
 	if next, _ := a.next(); next != at(7) {
 		t.Errorf("next is %v", next)
 	}
-	a.run(at(6))
+	a.run(at(6), 1<<30)
 	a.set(&d, at(8), func(time.Time) { ran++ })
-	a.run(at(8))
+	a.run(at(8), 1<<30)
 	if _, ok := a.next(); ran != 2 || ok || len(a.items) != 0 {
 		t.Errorf("ran %d times, %d left", ran, len(a.items))
 	}
@@ -69,7 +69,7 @@ func TestDeadlinesOfTheSameTime(t *testing.T) {
 		a.set(&d[i], at(5), func(time.Time) { ran++ })
 	}
 	d[4].Clear()
-	a.run(at(5))
+	a.run(at(5), 1<<30)
 	if ran != 8 {
 		t.Errorf("ran %d of 8", ran)
 	}
@@ -85,11 +85,11 @@ func TestDeadlineSetWhileDue(t *testing.T) {
 		a.set(&d, at(9), func(time.Time) { ran = append(ran, "three") })
 		a.set(&other, now, func(time.Time) { ran = append(ran, "two") })
 	})
-	a.run(at(5))
+	a.run(at(5), 1<<30)
 	if !slices.Equal(ran, []string{"one", "two"}) {
 		t.Errorf("ran %v", ran)
 	}
-	a.run(at(9))
+	a.run(at(9), 1<<30)
 	if len(ran) != 3 {
 		t.Errorf("ran %v", ran)
 	}
@@ -126,7 +126,7 @@ func TestAgendaModel(t *testing.T) {
 				delete(due, i)
 			case 3:
 				now = now.Add(time.Duration(rng.IntN(6)) * time.Second)
-				a.run(now)
+				a.run(now, 1<<30)
 				for _, when := range due {
 					if !when.After(now) {
 						t.Fatalf("seed %d: did not run what was due", seed)

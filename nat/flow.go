@@ -2,6 +2,7 @@ package nat
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -9,6 +10,11 @@ import (
 // maxTaken bounds how many told Call IDs are tried for one call when something
 // that is not ours uses them.
 const maxTaken = 8
+
+// maxTwins bounds the calls of one control connection in which one side uses the
+// same Call ID. No peer is known that has more than a few; each costs the next
+// one a look.
+const maxTwins = 64
 
 // open chooses a told Call ID for the mapping and opens its GRE. Where an ID
 // is held for the mapping, it is that one or another of its block, and held
@@ -95,7 +101,9 @@ func (t *Table) conflict(now time.Time, m *Mapping) error {
 		case old.Path == m.Path:
 			// Several calls of one control connection, which its ends can tell
 			// apart by the other Call ID.
-			twins = append(twins, old.Twin)
+			if twins = append(twins, old.Twin); len(twins) >= maxTwins {
+				return fmt.Errorf("%w: %d calls of one client at least", ErrAmbiguous, maxTwins)
+			}
 			continue
 		case old.Path.Hosts[Client].Real != m.Path.Hosts[Client].Real:
 			return ErrAmbiguous

@@ -144,7 +144,16 @@ func (t *Table) Schedule(d *Deadline, at time.Time, due func(now time.Time)) {
 }
 
 // Expire ends and forgets what is due.
-func (t *Table) Expire(now time.Time) { t.agenda.run(now) }
+func (t *Table) Expire(now time.Time) {
+	for t.agenda.run(now, 1<<30) {
+	}
+}
+
+// ExpireSome does so many things that are due, and reports whether that was not
+// all. What a client with thousands of calls leaves behind is due all at once,
+// and every Call ID of it is a question to the kernel: others need not wait for
+// the last of them.
+func (t *Table) ExpireSome(now time.Time, most int) bool { return t.agenda.run(now, most) }
 
 func (t *Table) notify(kind EventKind, now time.Time, c *Call) {
 	if t.cfg.Notify != nil {

@@ -12,6 +12,9 @@ import (
 	"pptp-alg/nat"
 )
 
+// expireAtOnce is how much of what is due is done before packets get a turn again.
+const expireAtOnce = 16
+
 // loop is the owner. It returns nil when ctx is done.
 func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	go d.watch(ctx)
@@ -43,7 +46,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			}
 			d.packet(time.Now(), p)
 		case <-timer.C:
-			d.table.Expire(time.Now())
+			d.table.ExpireSome(time.Now(), expireAtOnce)
 		case r := <-d.removals:
 			d.removed(time.Now(), r)
 		case <-pulse:

@@ -121,6 +121,7 @@ func (d *daemon) count() map[string]uint64 {
 		"segments_held":            a.Held,
 		"segments_dropped_held":    a.DroppedHeld,
 		"segments_dropped_unknown": a.DroppedUnknown,
+		"segments_dropped_budget":  a.DroppedBudget,
 		"segments_dropped_excess":  d.overdone.Load(),
 		"streams_resynchronised":   a.Resynchronised,
 		"entries_removed":          own.removedEntries,
