@@ -55,6 +55,8 @@ type daemon struct {
 	overdone atomic.Uint64      // segments dropped because their client had too many waiting
 	volumes  map[string]*volume // of messages about packets
 
+	counting counting
+
 	requests chan func()
 	removals chan removals
 }
@@ -84,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer server.Close()
-	server.Handle("status", func(ctx context.Context, _ json.RawMessage) (any, error) { return ask(ctx, d, d.status) })
+	server.Handle("status", func(ctx context.Context, _ json.RawMessage) (any, error) { return d.status(ctx) })
 
 	closers, err := d.start()
 	defer func() {
@@ -130,6 +132,10 @@ func (d *daemon) start() (closers []func() error, err error) {
 	if err = ct.Probe(); err != nil {
 		return closers, err
 	}
+	if d.counting.ct, err = conntrack.Dial(); err != nil {
+		return closers, err
+	}
+	undo(d.counting.ct.Close)
 	if on, e := conntrack.Accounting(); e == nil && !on {
 		if e = conntrack.SetAccounting(true); e != nil {
 			d.log.Warn("calls will have no packet counters: net.netfilter.nf_conntrack_acct is 0 and cannot be set", "error", e)

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"maps"
 	"time"
 
@@ -12,36 +11,12 @@ import (
 	"pptp-alg/nat"
 )
 
-// status describes everything.
-func (d *daemon) status() (status.Status, error) {
-	s := status.Status{Version: d.version, Started: d.started, Anchor: d.anchor.String(), Counters: d.count()}
-	flows := map[conntrack.GRE]conntrack.Stored{}
-	stored, err := d.plane.ct.List()
-	if err != nil {
-		return s, fmt.Errorf("read the calls' counters: %w", err)
-	}
-	for _, e := range stored {
-		flows[e.Arrives] = e
-	}
-	now := time.Now()
-	count := func(m *nat.Mapping) (packets, bytes *uint64) { return traffic(m, flows) }
-	d.table.Calls(func(c *nat.Call) { s.Calls = append(s.Calls, d.call(now, c, count)) })
-	for _, c := range d.table.Ended() {
-		if r := d.record(c); r.ended != nil {
-			s.Ended = append(s.Ended, *r.ended)
-		}
-	}
-	d.alg.Connections(func(c *alg.Connection) {
-		if c.State != alg.Closed {
-			s.Connections = append(s.Connections, connection(c))
-		}
-	})
-	s.Sort()
-	return s, nil
-}
-
 // call describes a call, as it is now or as it was at its end.
 func (d *daemon) call(now time.Time, c *nat.Call, count counter) status.Call {
+	return describeCall(now, c, count, d.config.Timeouts.Silence)
+}
+
+func describeCall(now time.Time, c *nat.Call, count counter, silence time.Duration) status.Call {
 	s := status.Call{
 		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Initiator: c.Initiator.String(), Since: c.Since,
 		Client: endpoint(c, nat.Client), Server: endpoint(c, nat.Server),
@@ -50,7 +25,7 @@ func (d *daemon) call(now time.Time, c *nat.Call, count counter) status.Call {
 	// GRE from one side flows in the mapping of the other one's Call ID.
 	s.PacketsFromClient, s.BytesFromClient = count(c.End(nat.Server))
 	s.PacketsFromServer, s.BytesFromServer = count(c.End(nat.Client))
-	if words := s.Diagnose(now, d.config.Timeouts.Silence); c.Live() {
+	if words := s.Diagnose(now, silence); c.Live() {
 		s.Warning = words
 	} else {
 		s.Diagnosis = words
