@@ -138,22 +138,6 @@ func (c *Client) inTheWay(e Entry) error {
 	return nil
 }
 
-// Taken reports whether packets that arrive as e's do are those of a flow already, of whatever kind: whether Create
-// would answer with an [ExistsError] for the original tuple.
-func (c *Client) Taken(e Entry) (bool, error) {
-	if err := e.validTuple(); err != nil {
-		return false, fmt.Errorf("look for the flow of %v: %w", e, err)
-	}
-	_, err := c.get(ctaTupleOrig, protocolGRE, e.original(), e.Zone)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("look for the flow of %v: %w", e, err)
-	}
-	return true, nil
-}
-
 // Get returns the entry of ours that has e's original tuple, in e's zone. It may translate to
 // something else than e does: compare with [Entry.Equal]. ErrNotFound if there is none of ours.
 func (c *Client) Get(e Entry) (Stored, error) {

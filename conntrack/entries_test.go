@@ -101,29 +101,6 @@ func TestCreateReportsWhoIsInTheWay(t *testing.T) {
 	create(t, c, blocked)
 }
 
-func TestTaken(t *testing.T) {
-	_, c := table(t)
-	ours, other := masquerade(5, 777, 9, 888)
-	inZone := ours
-	inZone.Zone.ID = 3
-	is := func(e Entry, want bool) {
-		t.Helper()
-		if taken, err := c.Taken(e); err != nil || taken != want {
-			t.Errorf("Taken(%v) is %v, %v", e, taken, err)
-		}
-	}
-	is(ours, false)
-	create(t, c, ours)
-	is(ours, true)
-	is(inZone, false)
-	is(other, false)
-	foreign(t, c, protocolGRE, other.original(), other.reply(), Zone{}, 0)
-	is(other, true)
-	if _, err := c.Taken(Entry{}); err == nil {
-		t.Error("Taken of nothing: no error")
-	}
-}
-
 func TestReplace(t *testing.T) {
 	_, c := table(t)
 	e, _ := masquerade(5, 777, 9, 888)

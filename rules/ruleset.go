@@ -27,7 +27,7 @@ const (
 	// Mapped counts enhanced GRE that belongs to a call and is translated by conntrack.
 	Mapped = "mapped"
 	// Guarded counts enhanced GRE of a known call that was dropped because its conntrack entry was not there: it came
-	// before the call was up, in the instant of a replacement, or after the end.
+	// in the instant of a replacement, or after the end.
 	Guarded = "guarded"
 	// Unmapped counts enhanced GRE that belongs to no known call, the router's own tunnels included.
 	Unmapped = "unmapped"

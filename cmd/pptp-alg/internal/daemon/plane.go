@@ -67,21 +67,17 @@ func entryOf(m *nat.Mapping) conntrack.Entry {
 	}
 }
 
-// Open implements nat.DataPlane. The guard comes first: a packet that is
-// earlier than the entry must not begin a flow of its own. But not for a Call ID
-// of another tunnel: as long as we had its guard, that tunnel's packets would be
-// dropped, for conntrack takes each of them for the first.
+// Open implements nat.DataPlane. Nobody has been told of the Call ID yet. The entry
+// comes first: it says whether the Call ID is another tunnel's, and as long as we
+// had the guard for such a one, that tunnel's packets would be dropped, for
+// conntrack takes each of them for the first. A packet that is earlier than the
+// entry has begun a flow of its own, which the entry finds in its way.
 func (p *plane) Open(m *nat.Mapping) error {
 	entry, guard := entryOf(m), guardOf(m)
-	taken, err := p.ct.Taken(entry)
-	switch {
-	case err != nil:
-		p.errors++
+	if err := p.create(entry); err != nil {
 		return err
-	case taken:
-		return nat.ErrTaken
 	}
-	err = p.rules.Add(guard)
+	err := p.rules.Add(guard)
 	if errors.Is(err, rules.ErrAbsent) {
 		if err = p.restore(); err == nil {
 			err = p.rules.Add(guard)
@@ -89,12 +85,9 @@ func (p *plane) Open(m *nat.Mapping) error {
 	}
 	if err != nil {
 		p.errors++
-		return err
-	}
-	if err = p.create(entry); err != nil {
-		if e := p.rules.Delete(guard); e != nil {
+		if e := p.ct.Delete(entry); e != nil && !errors.Is(e, conntrack.ErrNotFound) {
 			p.errors++
-			p.log.Warn("cannot take a Call ID from the guard set", "call", guard, "error", e)
+			p.log.Warn("cannot delete the conntrack entry of a call that is not to be", "entry", entry.String(), "error", e)
 		}
 	}
 	return err
