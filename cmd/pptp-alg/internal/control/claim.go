@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ const (
 	// daemon's; an operator can give the directory a group.
 	socketMode = 0o660
 	lockMode   = 0o600
+	maxLock    = 32 // bytes: a process ID
 )
 
 // InUseError says that a live daemon has the socket.
@@ -102,14 +104,22 @@ func take(path string) (_ *claim, _ *net.UnixListener, err error) {
 func lockFile(path string) (*os.File, error) {
 	name := path + ".lock"
 	for {
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, lockMode)
+		// A link put there by somebody else could lead to any file.
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, lockMode)
+		if errors.Is(err, unix.ELOOP) {
+			return nil, fmt.Errorf("%s is a link; it was left alone: remove it", name)
+		}
 		if err != nil {
 			return nil, err
+		}
+		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxLock {
+			f.Close()
+			return nil, fmt.Errorf("%s is not a lock file of this program; it was left alone: remove it (%w)", name, cmp.Or(err, fs.ErrExist))
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			defer f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				b, _ := io.ReadAll(io.LimitReader(f, 32))
+				b, _ := io.ReadAll(io.LimitReader(f, maxLock))
 				pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
 				return nil, &InUseError{Path: path, PID: pid}
 			}

@@ -18,6 +18,10 @@ import (
 const (
 	maxRequest = 64 << 10 // bytes of a request line
 	maxClients = 32
+	// maxUnderWay bounds the bytes of answers that clients have not taken yet. One
+	// answer may be larger if there is no other: a status of many calls has
+	// megabytes, and clients that read slowly must not add them up.
+	maxUnderWay = 32 << 20
 )
 
 // A Handler answers a command with a value that becomes JSON. It is called from
@@ -47,6 +51,7 @@ type Server struct {
 	handlers map[string]Handler
 	clients  map[net.Conn]struct{}
 	closed   bool
+	underWay int // bytes of answers
 	running  sync.WaitGroup
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -152,12 +157,27 @@ func (s *Server) converse(c net.Conn) {
 			}
 			return
 		}
-		answer := s.answer(in.Bytes())
-		c.SetWriteDeadline(time.Now().Add(s.timeout))
-		if write(c, answer) != nil {
+		if !s.reply(c, s.answer(in.Bytes())) {
 			return
 		}
 	}
+}
+
+// reply sends an answer, and reports whether the client took it.
+func (s *Server) reply(c net.Conn, answer any) bool {
+	line := encode(answer)
+	s.mu.Lock()
+	if s.underWay > 0 && s.underWay+len(line) > maxUnderWay {
+		line = encode(failure{"other clients have not read their answers yet, try again"})
+	}
+	s.underWay += len(line)
+	s.mu.Unlock()
+	c.SetWriteDeadline(time.Now().Add(s.timeout))
+	_, err := c.Write(line)
+	s.mu.Lock()
+	s.underWay -= len(line)
+	s.mu.Unlock()
+	return err == nil
 }
 
 // answer carries a request out.
@@ -199,13 +219,18 @@ func (s *Server) commands() []string {
 	return names
 }
 
-// write sends a value as one line.
-func write(c net.Conn, v any) error {
+// encode makes one line of a value.
+func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
 		b, _ = json.Marshal(failure{"cannot encode the answer: " + err.Error()})
 	}
-	_, err = c.Write(append(b, '\n'))
+	return append(b, '\n')
+}
+
+// write sends a value as one line.
+func write(c net.Conn, v any) error {
+	_, err := c.Write(encode(v))
 	return err
 }
 

@@ -41,7 +41,7 @@ func (d *daemon) snapshot() (snapshot, error) {
 // is not copied: its path does not change.
 func (d *daemon) snapshotCalls() snapshot {
 	s := snapshot{
-		calls:  make([]nat.Call, 0, d.table.Len()), ends: make([][2]nat.Mapping, 0, d.table.Len()),
+		calls: make([]nat.Call, 0, d.table.Len()), ends: make([][2]nat.Mapping, 0, d.table.Len()),
 		taken: time.Now(), silence: d.config.Timeouts.Silence,
 	}
 	d.table.Calls(func(c *nat.Call) {
