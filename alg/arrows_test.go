@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/privilege": {},
 	"cmd/pptp-alg/internal/status":    {},
 	"cmd/pptp-alg/internal/news":      {"cmd/pptp-alg/internal/status"},
-	"cmd/pptp-alg/internal/check":     {"conntrack", "rules"},
+	"cmd/pptp-alg/internal/examine":   {"conntrack", "rules"},
 }
 
 const module = "pptp-alg/"

@@ -4,7 +4,7 @@ _pptp_alg() {
   local word=$2 flags=
   COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W "run status config rules replay version help" -- "$word"))
+    COMPREPLY=($(compgen -W "run check status config rules replay version help" -- "$word"))
     return
   fi
   case "${COMP_WORDS[1]} $3" in
@@ -15,6 +15,10 @@ _pptp_alg() {
     "run --port") return ;;
     "run --queue") return ;;
     "run --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "check --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "check --port") return ;;
+    "check --queue") return ;;
+    "check --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "status --client") return ;;
     "status --server") return ;;
     "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
@@ -38,6 +42,7 @@ _pptp_alg() {
   esac
   case "${COMP_WORDS[1]}" in
     run) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
+    check) flags="--config --json --port --queue --socket --strict --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
     config) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
     rules) flags="--anchor --config --port --queue --remove --help" ;;

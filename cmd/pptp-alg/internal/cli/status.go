@@ -103,7 +103,6 @@ func (o *statusOptions) run(ctx context.Context, p Program) error {
 
 // redraw shows the status again and again.
 func (o *statusOptions) redraw(ctx context.Context, p Program) error {
-	columns, rows := terminalSize(p.Stdout)
 	tick := time.NewTicker(o.watch)
 	defer tick.Stop()
 	var last time.Time
@@ -119,8 +118,7 @@ func (o *statusOptions) redraw(ctx context.Context, p Program) error {
 			return err
 		}
 		o.view.Before, last = &s, now
-		if columns > 0 {
-			columns, rows = terminalSize(p.Stdout) // it may have changed
+		if columns, rows := terminalSize(p.Stdout); columns > 0 {
 			draw(&screen, rows)
 		} else if n > 0 && !o.json {
 			fmt.Fprintln(p.Stdout)

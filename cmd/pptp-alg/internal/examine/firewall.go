@@ -1,0 +1,219 @@
+package examine
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// firewall looks at the live nftables rules.
+func firewall(c Config) []Finding {
+	r, err := readRuleset()
+	if err != nil {
+		return []Finding{warning("firewall", runAsRoot, "cannot read the nftables rules: %v", err)}
+	}
+	found := []Finding{masquerading(r)}
+	found = append(found, throughRules(r, c)...)
+	return append(found, offload(r, c), kernelHelper(r, c))
+}
+
+// masquerading looks for source translation, which a router without NAT does not need.
+func masquerading(r *ruleset) Finding {
+	const name = "masquerading"
+	for _, c := range r.chains {
+		for _, rule := range c.rules {
+			for _, e := range rule {
+				n, isNAT := e.any.(*expr.NAT)
+				x, isTarget := e.any.(*expr.Target)
+				if e.name == "masq" || isNAT && n.Type == expr.NATTypeSourceNAT || isTarget && (x.Name == "MASQUERADE" || x.Name == "SNAT") {
+					return ok(name, "chain %v translates source addresses", c.chainName)
+				}
+			}
+		}
+	}
+	if legacy("nat") {
+		return ok(name, "not among the nftables rules; iptables-legacy has a nat table, which this command does not read")
+	}
+	return warning(name, &Fix{
+		"nft 'add table ip nat; add chain ip nat postrouting { type nat hook postrouting priority srcnat; }; " +
+			"add rule ip nat postrouting oifname WAN masquerade'   (WAN: the device towards the Internet)",
+		"uci set firewall.@zone[1].masq=1; uci commit firewall; service firewall reload   (if zone 1 is wan: uci show firewall)",
+	}, "no rule translates source addresses: right for a router without NAT, else clients do not reach the Internet")
+}
+
+// throughRules has the packets of a call walk through the rules.
+func throughRules(r *ruleset, c Config) []Finding {
+	port := c.Ports[0]
+	open := &Fix{
+		fmt.Sprintf("nft insert rule FAMILY TABLE CHAIN tcp dport %d accept   (the chain named above)", port),
+		fmt.Sprintf("uci add firewall rule; uci set firewall.@rule[-1].name=PPTP; uci set firewall.@rule[-1].src=lan; "+
+			"uci set firewall.@rule[-1].dest=wan; uci set firewall.@rule[-1].proto=tcp; uci set firewall.@rule[-1].dest_port=%d; "+
+			"uci set firewall.@rule[-1].target=ACCEPT; uci commit firewall; service firewall reload", port),
+	}
+	established := &Fix{
+		"nft insert rule FAMILY TABLE CHAIN ct state established,related accept   (the chain named above)",
+		"service firewall restart   (fw4 accepts established connections; look into /etc/nftables.d for rules of your own)",
+	}
+	var found []Finding
+	for _, p := range []struct {
+		name   string
+		fix    *Fix
+		sure   bool // a doubt is worth a warning
+		packet packet
+	}{
+		{"a new control connection", open, false,
+			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW}},
+		{"a control packet", established, true,
+			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitESTABLISHED}},
+		{"an answer to a control packet", established, true,
+			packet{protocol: unix.IPPROTO_TCP, source: port, state: expr.CtStateBitESTABLISHED}},
+		{"GRE of a call", established, true,
+			packet{protocol: unix.IPPROTO_GRE, state: expr.CtStateBitESTABLISHED}},
+	} {
+		w := walk{rules: r, packet: p.packet}
+		all := passes
+		for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
+			f := w.hook(hook, c.Table)
+			all |= f & drops
+			if f&passes == 0 {
+				all = drops
+				break
+			}
+		}
+		switch why := strings.Join(w.dropped, ", "); {
+		case all == drops:
+			found = append(found, fail(p.name, p.fix, "dropped by %s", why))
+		case all&drops == 0:
+			found = append(found, ok(p.name, "the rules let it through"))
+		case p.sure:
+			found = append(found, warning(p.name, p.fix, "not sure: devices, addresses or marks decide, or what this program does not know; "+
+				"what may drop it is %s", why))
+		default:
+			found = append(found, ok(p.name, "the rules let it through, depending on devices or addresses; what drops the rest is %s", why))
+		}
+	}
+	return found
+}
+
+// offload looks for flow tables, which take control connections out of sight.
+func offload(r *ruleset, c Config) Finding {
+	const name = "flow offload"
+	if len(r.flowTables) == 0 {
+		return ok(name, "there is none")
+	}
+	return warning(name, &Fix{
+		"take `flow add` out of the rules in /etc/nftables.conf, or let it be for other ports: tcp dport != " + fmt.Sprint(c.Ports[0]) + " flow add @NAME",
+		"uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall; service firewall restart",
+	}, "flow table %s hides control connections from the daemon, unless it can give them a conntrack helper", strings.Join(r.flowTables, ", "))
+}
+
+// kernelHelper looks for rules that give connections the kernel's own PPTP helper.
+func kernelHelper(r *ruleset, c Config) Finding {
+	const name = "kernel's PPTP helper"
+	const helperObject = 3 // NFT_OBJECT_CT_HELPER
+	fix := &Fix{
+		"nft delete rule FAMILY TABLE CHAIN handle N   (nft -a list chain names N); then modprobe -r nf_nat_pptp nf_conntrack_pptp",
+		"uci set firewall.@defaults[0].auto_helper=0; uci commit firewall; service firewall restart; opkg remove kmod-nf-nathelper-extra",
+	}
+	for _, ch := range r.chains {
+		if ch.table == c.Table {
+			continue
+		}
+		for _, rule := range ch.rules {
+			for _, e := range rule {
+				o, isObject := e.any.(*expr.Objref)
+				t, isTarget := e.any.(*expr.Target)
+				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && legacyHelper() {
+					return fail(name, fix, "chain %v gives it to control connections: they would be translated twice", ch.chainName)
+				}
+			}
+		}
+	}
+	if v, err := sysctl("net/netfilter/nf_conntrack_helper"); err == nil && v == "1" && module("nf_conntrack_pptp") {
+		return fail(name, both("sysctl -w net.netfilter.nf_conntrack_helper=0"),
+			"net.netfilter.nf_conntrack_helper is 1: the kernel gives it to every control connection, which would be translated twice")
+	}
+	return ok(name, "no rule gives it to control connections")
+}
+
+// legacyHelper reports whether the xtables target CT may mean PPTP's helper.
+func legacyHelper() bool { return module("nf_nat_pptp") }
+
+func module(name string) bool {
+	_, err := os.Stat("/sys/module/" + name)
+	return err == nil
+}
+
+// xtables looks for rules that nftables does not list.
+func xtables(Config) []Finding {
+	b, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	names := strings.Fields(string(b))
+	if err != nil || len(names) == 0 {
+		return nil
+	}
+	return []Finding{warning("iptables-legacy", &Fix{
+		"iptables-legacy-save   (look for DROP and REJECT in FORWARD); update-alternatives --set iptables /usr/sbin/iptables-nft",
+		"iptables-save   (look for DROP and REJECT in FORWARD)",
+	}, "not sure: it has rules in %s beside nftables, which this command does not read", strings.Join(names, ", "))}
+}
+
+func legacy(table string) bool {
+	b, _ := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	for _, n := range strings.Fields(string(b)) {
+		if n == table {
+			return true
+		}
+	}
+	return false
+}
+
+// listeners looks who has the daemon's queue.
+func listeners(c Config) []Finding {
+	const name = "queue"
+	b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
+	if err != nil {
+		return []Finding{warning(name, installQueue, "cannot see the queues of this host: %v", err)}
+	}
+	var others []string
+	mine := false
+	for line := range strings.Lines(string(b)) {
+		// Queue number, the listener's netlink port, and what else nobody needs here.
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		if f[0] == fmt.Sprint(c.Queue) {
+			mine = true
+		} else {
+			others = append(others, f[0])
+		}
+	}
+	switch {
+	case mine && !c.Running:
+		return []Finding{fail(name, &Fix{
+			fmt.Sprintf("ss -f netlink | grep nf   (names who listens), or run the daemon with --queue %d", c.Queue+1),
+			fmt.Sprintf("run the daemon with --queue %d", c.Queue+1),
+		}, "somebody else listens on queue %d, and no daemon answers", c.Queue)}
+	case len(others) > 0:
+		return []Finding{warning(name, nil, "other programs have queues %s: if one takes all packets, say to look for attacks, "+
+			"it decides about PPTP too", strings.Join(others, ", "))}
+	case mine:
+		return []Finding{ok(name, "the daemon has queue %d", c.Queue)}
+	}
+	return []Finding{ok(name, "queue %d is free", c.Queue)}
+}
+
+// otherALG looks for others that translate PPTP.
+func otherALG(Config) []Finding {
+	const name = "other PPTP ALG"
+	fix := &Fix{"modprobe -r nf_nat_pptp nf_conntrack_pptp", "rmmod nf_nat_pptp nf_conntrack_pptp; opkg remove kmod-nf-nathelper-extra"}
+	for _, m := range []string{"ip_nat_pptp", "nf_nat_pptp"} {
+		if module(m) {
+			return []Finding{warning(name, fix, "the module %s is loaded: it does nothing until a rule gives connections to it, and then both translate", m)}
+		}
+	}
+	return []Finding{ok(name, "none was found")}
+}
