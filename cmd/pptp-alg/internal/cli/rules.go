@@ -15,7 +15,8 @@ var rulesCommand = command{
 	help: `Prints the table of the daemon in the syntax of nft(8) and installs nothing.
 
 Where the kernel has no queue expression, the daemon uses the xtables target NFQUEUE.
-nft(8) has no words for that: the rule is then printed as a comment.
+nft(8) has no words for that: the rule is then printed as a comment. The conntrack
+helper pptp-alg is known to nft only while a daemon runs; --anchor off leaves it out.
 
 With --remove, takes away what a daemon that was killed has left behind. Calls that
 are up stay up. It refuses while a daemon is at work.
@@ -23,7 +24,7 @@ are up stay up. It refuses while a daemon is at work.
 Examples:
   pptp-alg rules
   pptp-alg rules --remove
-  pptp-alg rules --config /etc/pptp-alg.toml | nft --check --file -`,
+  pptp-alg rules --config /etc/pptp-alg.toml --anchor off | nft --check --file -`,
 	flags: func(fs *flag.FlagSet) func(context.Context, Program) error {
 		var s settings
 		s.configFlag(fs)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -172,6 +173,34 @@ func (d *daemon) install(r rules.Ruleset, guard ...rules.Call) error {
 		var lacking *rules.UnsupportedError
 		if err == nil || try == 3 || !errors.As(err, &lacking) {
 			return err
+		}
+	}
+}
+
+// reclaim takes control connections back that a flow table has carried since
+// before there was an anchor.
+func (d *daemon) reclaim() {
+	if d.anchor.helper == "" {
+		return
+	}
+	offloaded, err := d.plane.ct.Offloaded()
+	if err != nil {
+		d.log.Warn("cannot look for control connections in flow tables", "error", err)
+		return
+	}
+	for _, c := range offloaded {
+		// Either end may be the one with the control port: see orient.
+		if !slices.ContainsFunc([]netip.AddrPort{c.Original.Dst, c.Reply.Src, c.Original.Src, c.Reply.Dst},
+			func(a netip.AddrPort) bool { return slices.Contains(d.ports, a.Port()) }) {
+			continue
+		}
+		switch err := d.plane.ct.Reclaim(c, d.anchor.helper); {
+		case errors.Is(err, conntrack.ErrNotFound): // it has just ended
+		case err != nil:
+			d.log.Warn("cannot take a control connection out of a flow table", "connection", c.Original.String(), "error", err)
+		default:
+			d.counters.reclaimed++
+			d.log.Info("took a control connection out of a flow table", "connection", c.Original.String())
 		}
 	}
 }

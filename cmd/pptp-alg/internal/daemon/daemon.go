@@ -67,6 +67,7 @@ type counters struct {
 	untracked          uint64 // segments whose conntrack entry was not found
 	refusedConnections uint64 // segments of connections beyond the limits
 	removedEntries     uint64 // GRE entries of ours that others removed
+	reclaimed          uint64 // connections taken out of flow tables
 	kernelHelped       uint64 // connections that have the kernel's own PPTP helper
 	removedConnections uint64 // entries of control connections that went away
 	eventsLost         uint64 // times that the event socket overflowed
@@ -191,6 +192,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 		}
 		return nil
 	})
+	d.reclaim()
 	return closers, nil
 }
 

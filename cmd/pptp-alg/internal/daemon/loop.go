@@ -178,6 +178,9 @@ func (d *daemon) reload(c config.Config) {
 		return
 	}
 	d.config, d.ruleset = c.Clone(), ruleset
+	if c.Anchor != fixed.Anchor {
+		d.reclaim()
+	}
 	d.table.Reconfigure(tableConfig(c, d.callEvent))
 	d.log.Info("configuration reloaded")
 	d.report(news.Reloaded, "")

@@ -88,6 +88,7 @@ func (d *daemon) count() map[string]uint64 {
 		"connections_untracked":    own.untracked,
 		"connections_refused":      own.refusedConnections,
 		"connections_pptp_helper":  own.kernelHelped,
+		"connections_reclaimed":    own.reclaimed,
 		"connections_removed":      own.removedConnections,
 		"messages":                 a.Messages,
 		"messages_unknown_call_id": a.UnknownCallID.Sum(),
