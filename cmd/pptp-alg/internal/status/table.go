@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // gap stands between columns.
@@ -22,7 +23,15 @@ const (
 	yellow colour = 33
 )
 
+// paint also takes out what a terminal would follow as a command: some words come
+// from elsewhere, the names of other processes for instance.
 func (c colour) paint(s string, on bool) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, s)
 	if !on || c == plain || s == "" {
 		return s
 	}
