@@ -43,9 +43,9 @@ func (p *openPlane) Open(m *nat.Mapping) error {
 	p.open[m.Arrives()] = m
 	return nil
 }
-func (p *openPlane) Renew(*nat.Mapping)   {}
-func (p *openPlane) Close(m *nat.Mapping) { delete(p.open, m.Arrives()) }
-func (p *openPlane) Free(*nat.Mapping)    {}
+func (p *openPlane) Renew(*nat.Mapping) error { return nil }
+func (p *openPlane) Close(m *nat.Mapping)     { delete(p.open, m.Arrives()) }
+func (p *openPlane) Free(*nat.Mapping)        {}
 
 var rigTimeouts = nat.Timeouts{HalfOpen: 75 * time.Second, Clearing: 15 * time.Second, Grace: 3 * time.Second, Rest: 60 * time.Second}
 

@@ -146,11 +146,12 @@ func (p *plane) Open(m *nat.Mapping) error {
 	return nil
 }
 
-func (p *plane) Renew(m *nat.Mapping) {
+func (p *plane) Renew(m *nat.Mapping) error {
 	if p.open[tuple{m.Arrives(), m.Path.Zone}] != m {
 		p.w.fail("renewed %v, which is not open", m.Arrives())
 	}
 	p.renews++
+	return nil
 }
 
 func (p *plane) Close(m *nat.Mapping) {

@@ -11,10 +11,10 @@ import (
 // idle is a data plane that does nothing.
 type idle struct{}
 
-func (idle) Open(*Mapping) error { return nil }
-func (idle) Renew(*Mapping)      {}
-func (idle) Close(*Mapping)      {}
-func (idle) Free(*Mapping)       {}
+func (idle) Open(*Mapping) error  { return nil }
+func (idle) Renew(*Mapping) error { return nil }
+func (idle) Close(*Mapping)       {}
+func (idle) Free(*Mapping)        {}
 
 func benchTable() *Table {
 	cfg := testConfig()

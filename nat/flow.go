@@ -78,10 +78,27 @@ func (t *Table) renewLater(now time.Time, m *Mapping) {
 	if every <= 0 {
 		return
 	}
-	t.agenda.set(&m.until, now.Add(every), func(now time.Time) {
-		t.plane.Renew(m)
-		t.renewLater(now, m)
-	})
+	t.agenda.set(&m.until, now.Add(every), func(now time.Time) { t.renew(now, m) })
+}
+
+// renewAgain is how soon a flow that could not be renewed is tried again: the
+// kernel has no room for it, and may have some soon.
+const renewAgain = 10 * time.Second
+
+func (t *Table) renew(now time.Time, m *Mapping) {
+	if err := t.plane.Renew(m); err != nil {
+		t.RenewSoon(now, m)
+		return
+	}
+	t.renewLater(now, m)
+}
+
+// RenewSoon has the data plane renew an open mapping whose flow could not be
+// kept.
+func (t *Table) RenewSoon(now time.Time, m *Mapping) {
+	if m.Open() {
+		t.agenda.set(&m.until, now.Add(renewAgain), func(now time.Time) { t.renew(now, m) })
+	}
 }
 
 // conflict looks for mappings whose GRE leaves with the same addresses and Call

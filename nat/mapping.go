@@ -70,9 +70,10 @@ type DataPlane interface {
 	// Open makes GRE towards m.Side flow from m.Arrives to m.Leaves. It
 	// returns ErrTaken, ErrAmbiguous, or what the kernel said.
 	Open(m *Mapping) error
-	// Renew makes the flow last for another period. The kernel gives each
-	// flow a fixed life.
-	Renew(m *Mapping)
+	// Renew makes the flow last for another period, or flow again if it does
+	// not. The kernel gives each flow a fixed life. When it fails it is asked
+	// again soon: the flow may be gone then.
+	Renew(m *Mapping) error
 	// Close ends the flow. Packets that still arrive for it are nobody's:
 	// they must not be taken for anything else until Free.
 	Close(m *Mapping)

@@ -181,11 +181,12 @@ func (m *model) Open(x *Mapping) error {
 	return err
 }
 
-func (m *model) Renew(x *Mapping) {
+func (m *model) Renew(x *Mapping) error {
 	if !m.flows[x] {
 		m.failf("Renew of a mapping that is not open")
 	}
 	m.renewed[x] = m.now
+	return nil
 }
 
 func (m *model) Close(x *Mapping) {

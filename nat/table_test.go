@@ -26,9 +26,9 @@ func (p *plane) Open(m *Mapping) error {
 	p.open[m] = true
 	return nil
 }
-func (p *plane) Renew(*Mapping)   {}
-func (p *plane) Close(m *Mapping) { delete(p.open, m) }
-func (p *plane) Free(m *Mapping)  { p.freed[m] = true }
+func (p *plane) Renew(*Mapping) error { return nil }
+func (p *plane) Close(m *Mapping)     { delete(p.open, m) }
+func (p *plane) Free(m *Mapping)      { p.freed[m] = true }
 
 // world is a table with a clock.
 type world struct {
@@ -1039,7 +1039,7 @@ func TestSettleLeavesCallsThatAreUp(t *testing.T) {
 func TestRenewWhileOpen(t *testing.T) {
 	var renewed []*Mapping
 	w := newWorld(t, func(c *Config) { c.Timeouts.Renew = 4 * time.Hour })
-	w.Table.plane = &renewer{w.plane, &renewed}
+	w.Table.plane = &renewer{plane: w.plane, renewed: &renewed}
 	c := w.connect(masqueraded)
 	call := w.call(c, 5, 6)
 	for range 10 {
@@ -1060,9 +1060,51 @@ func TestRenewWhileOpen(t *testing.T) {
 type renewer struct {
 	*plane
 	renewed *[]*Mapping
+	err     error
 }
 
-func (r *renewer) Renew(m *Mapping) { *r.renewed = append(*r.renewed, m) }
+func (r *renewer) Renew(m *Mapping) error {
+	*r.renewed = append(*r.renewed, m)
+	return r.err
+}
+
+// What cannot be renewed is tried again soon, until it can or the call is over.
+func TestRenewAgain(t *testing.T) {
+	var renewed []*Mapping
+	w := newWorld(t, func(c *Config) { c.Timeouts.Renew = 4 * time.Hour })
+	r := &renewer{plane: w.plane, renewed: &renewed, err: errors.New("table full")}
+	w.Table.plane = r
+	c := w.connect(masqueraded)
+	call := w.call(c, 5, 600)
+	w.pass(4 * time.Hour)
+	w.pass(renewAgain)
+	w.pass(renewAgain)
+	if len(renewed) != 6 {
+		t.Fatalf("tried %d times, want three times for each side", len(renewed))
+	}
+	r.err = nil
+	w.pass(renewAgain)
+	w.pass(renewAgain)
+	if len(renewed) != 8 {
+		t.Errorf("tried %d times, want once more for each side", len(renewed))
+	}
+	w.RenewSoon(w.now, call.Ends[Client])
+	w.pass(renewAgain)
+	if len(renewed) != 9 {
+		t.Errorf("tried %d times, want once more", len(renewed))
+	}
+	r.err = errors.New("table full")
+	w.pass(4 * time.Hour)
+	tried := len(renewed)
+	c.End(w.now, call, "over")
+	w.pass(testConfig().Timeouts.Grace)
+	tried = len(renewed)
+	w.RenewSoon(w.now, call.Ends[Client])
+	w.pass(time.Hour)
+	if len(renewed) != tried {
+		t.Error("renewed after the end")
+	}
+}
 
 func TestBlocksAreThoseOfTheSide(t *testing.T) {
 	w := newWorld(t, nil)

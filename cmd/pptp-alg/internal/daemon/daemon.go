@@ -151,7 +151,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 	undo(kernel.Close)
 
 	d.plane = &plane{
-		ct: ct, rules: kernel, log: d.log,
+		ct: ct, rules: kernel, log: d.log, limited: d.limited,
 		restore: d.restore,
 		live: func(g conntrack.GRE, z conntrack.Zone) bool {
 			m := d.mapping(g, z)

@@ -136,7 +136,9 @@ func (d *daemon) removed(now time.Time, r removals) {
 		if stored, ok := e.Stored(); ok {
 			if m := d.mapping(stored.Arrives, stored.Zone); m != nil && m.Open() {
 				d.counters.removedEntries++
-				d.plane.Lost(m, stored.Counters)
+				if d.plane.Lost(m, stored.Counters) != nil {
+					d.table.RenewSoon(now, m)
+				}
 				if c := m.Call(); c != nil && d.news.Heard() {
 					s := d.call(now, c, past)
 					d.news.Publish(news.Event{Time: now, Kind: news.EntryRestored, Call: &s, Message: stored.String()})

@@ -28,6 +28,8 @@ type plane struct {
 	ct    *conntrack.Client
 	rules *rules.Kernel
 	log   *slog.Logger
+	// limited logs what can come often.
+	limited func(message string, args ...any)
 
 	// restore puts the table back when it turns out to be gone.
 	restore func() error
@@ -119,21 +121,25 @@ func (p *plane) create(e conntrack.Entry) error {
 			p.errors++
 			return fmt.Errorf("clear the way for %v: %w", e, err)
 		}
-		p.log.Info("removed a stale GRE flow", "flow", exists.Flow.String(), "for", e.String())
+		p.limited("removed a stale GRE flow", "flow", exists.Flow.String(), "for", e.String())
 	}
 	return nat.ErrAmbiguous
 }
 
 // Renew implements nat.DataPlane.
-func (p *plane) Renew(m *nat.Mapping) {
+func (p *plane) Renew(m *nat.Mapping) error {
 	e := entryOf(m)
 	counted := p.traffic(m)
 	if err := p.ct.Replace(e); err != nil {
 		p.errors++
-		p.log.Error("cannot renew a conntrack entry", "entry", e.String(), "error", err)
-		return
+		p.limited("cannot renew a conntrack entry, will try again", "entry", e.String(), "error", err)
+		if _, err := p.ct.Get(e); errors.Is(err, conntrack.ErrNotFound) {
+			m.Past = counted
+		}
+		return err
 	}
 	m.Past = counted
+	return nil
 }
 
 // Close implements nat.DataPlane. The guard stays until Free.
@@ -165,13 +171,14 @@ func sum(past nat.Traffic, now conntrack.Counters) nat.Traffic {
 }
 
 // Lost brings back an entry that somebody else removed.
-func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) {
+func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
 	e := entryOf(m)
 	m.Past = sum(m.Past, last)
 	if err := p.create(e); err != nil {
 		p.errors++
-		p.log.Error("cannot bring back a conntrack entry that was removed", "entry", e.String(), "error", err)
-		return
+		p.limited("cannot bring back a conntrack entry that was removed, will try again", "entry", e.String(), "error", err)
+		return err
 	}
-	p.log.Info("brought back a conntrack entry that was removed", "entry", e.String())
+	p.limited("brought back a conntrack entry that was removed", "entry", e.String())
+	return nil
 }

@@ -17,10 +17,10 @@ import (
 // yes is a data plane that opens everything.
 type yes struct{}
 
-func (yes) Open(*nat.Mapping) error { return nil }
-func (yes) Renew(*nat.Mapping)      {}
-func (yes) Close(*nat.Mapping)      {}
-func (yes) Free(*nat.Mapping)       {}
+func (yes) Open(*nat.Mapping) error  { return nil }
+func (yes) Renew(*nat.Mapping) error { return nil }
+func (yes) Close(*nat.Mapping)       {}
+func (yes) Free(*nat.Mapping)        {}
 
 // crowd makes an owner's state with so many calls, each on a connection of its own;
 // every tenth one half open.

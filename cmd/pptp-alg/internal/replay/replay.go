@@ -112,10 +112,10 @@ func New(o Options) *Replay {
 // plane is the data plane: there is none, so nothing is in anybody's way.
 type plane struct{}
 
-func (plane) Open(*nat.Mapping) error { return nil }
-func (plane) Renew(*nat.Mapping)      {}
-func (plane) Close(*nat.Mapping)      {}
-func (plane) Free(*nat.Mapping)       {}
+func (plane) Open(*nat.Mapping) error  { return nil }
+func (plane) Renew(*nat.Mapping) error { return nil }
+func (plane) Close(*nat.Mapping)       {}
+func (plane) Free(*nat.Mapping)        {}
 
 // Packet takes the next packet of the capture. An error is one of writing.
 func (r *Replay) Packet(p pcap.Packet) error {

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// inKernel runs f with a data plane in a network namespace of its own. The thread
+// stays locked.
+func inKernel(t *testing.T, f func(d *daemon)) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		defer close(done)
+		ct, err := conntrack.Dial()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ct.Close()
+		kernel, err := rules.Dial()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer kernel.Close()
+		c := config.Default()
+		d := &daemon{config: c}
+		if d.features, err = kernel.Features(); err == nil {
+			d.ruleset, err = rules.New(rulesConfig(c, d.features))
+		}
+		if err == nil {
+			err = kernel.Apply(d.ruleset)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		d.plane = &plane{
+			ct: ct, rules: kernel, limited: func(message string, args ...any) { t.Log(append([]any{message}, args...)...) },
+			restore: func() error { return kernel.Apply(d.ruleset) },
+			live:    func(conntrack.GRE, conntrack.Zone) bool { return false },
+		}
+		d.table = nat.NewTable(tableConfig(c, nil), d.plane, rand.New(rand.NewPCG(1, 2)))
+		f(d)
+	}()
+	if err := <-done; err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("cannot make a network namespace: %v", err)
+	}
+}
+
+// powerless takes CAP_NET_ADMIN from the calling thread, or gives it back.
+func powerless(t *testing.T, on bool) {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	if err == nil {
+		data[0].Effective |= 1 << unix.CAP_NET_ADMIN
+		if on {
+			data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		}
+		err = unix.Capset(&header, &data[0])
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// The kernel refuses everything for a while (EPERM): the call is refused with its
+// words, calls that are up stay, one that has to be renewed is renewed as soon as the
+// kernel lets us, and the next call works.
+func TestKernelRefuses(t *testing.T) {
+	inKernel(t, func(d *daemon) {
+		now := time.Now()
+		far := netip.MustParseAddr("203.0.113.9")
+		near := netip.MustParseAddr("10.0.0.1")
+		c, err := d.table.Connect(nat.Path{Hosts: [2]nat.Host{{Real: near, Told: netip.MustParseAddr("192.0.2.1")}, {Real: far, Told: far}}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		up := c.Request(now, nat.Client, nat.Outgoing, 5, nil)
+		if up.Refused {
+			t.Errorf("refused: %s", up.Reason)
+			return
+		}
+		entries := func() int {
+			list, err := d.plane.ct.List()
+			if err != nil {
+				t.Error(err)
+			}
+			return len(list)
+		}
+		guards := func() int {
+			list, err := d.plane.rules.Calls()
+			if err != nil {
+				t.Error(err)
+			}
+			return len(list)
+		}
+		c.Up(now, up)
+		powerless(t, true)
+		refused := c.Request(now, nat.Client, nat.Outgoing, 6, nil)
+		if !refused.Refused || !strings.Contains(refused.Reason, "CAP_NET_ADMIN") || d.table.Counters.RefusedKernel != 1 || d.plane.errors != 1 {
+			t.Errorf("refused %v with %q, %d refused by the kernel, %d errors", refused.Refused, refused.Reason, d.table.Counters.RefusedKernel, d.plane.errors)
+		}
+		d.table.Expire(now.Add(entryRenew)) // cannot be renewed
+		powerless(t, false)
+		if entries() != 1 || guards() != 1 || !up.Live() {
+			t.Errorf("%d entries, %d guards, and the call that was up is %v", entries(), guards(), up.State)
+		}
+		// Gone altogether, as when the table was full in the middle of a renewal.
+		if err := d.plane.ct.Delete(entryOf(up.End(nat.Client))); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
+			t.Error(err)
+		}
+		d.table.Expire(now.Add(entryRenew + time.Minute))
+		if entries() != 1 {
+			t.Error("the entry was not renewed when that was possible again")
+		}
+		again := c.Request(now.Add(entryRenew+time.Minute), nat.Client, nat.Outgoing, 6, nil)
+		if again.Refused || entries() != 2 || guards() != 2 {
+			t.Errorf("the next call: %q, %d entries, %d guards", again.Reason, entries(), guards())
+		}
+	})
+}
