@@ -121,34 +121,56 @@ func TestAnchorReloaded(t *testing.T) {
 }
 
 // Another program gets the first packets of all connections from a queue of its
-// own. A connection with the daemon's own helper would lose its masquerading
-// there, so the daemon takes another one.
+// own, since before the daemon or after it. A connection with the daemon's own
+// helper would lose its masquerading there, so the daemon takes another one.
 func TestAnchorBesidesAnotherQueue(t *testing.T) {
-	const queue = 7
-	w := newWorld(t, lab.Plan{Clients: 2, Servers: 1, Firewall: []lab.Piece{lab.QueueNew(queue), lab.Masquerade("wan")}})
+	for _, since := range []string{"before", "after"} {
+		t.Run(since, func(t *testing.T) {
+			w := newWorld(t, lab.Plan{Clients: 2, Servers: 1, Firewall: []lab.Piece{lab.QueueNew(7), lab.Masquerade("wan")}})
+			if since == "before" {
+				w.watchNew(7)
+			}
+			w.start(quickConfig)
+			if since == "after" {
+				w.watchNew(7)
+			}
+			// It looks every half minute.
+			ctx, cancel := context.WithTimeout(w.ctx, 4*patience)
+			defer cancel()
+			_, err := w.daemon.WaitStatus(ctx, func(s *lab.Status) error {
+				if s.Anchor != "ftp" {
+					return errors.New("the anchor is " + s.Anchor)
+				}
+				return nil
+			})
+			w.must(err)
+			server := w.server(0, peer.Config{})
+			for i := range 2 {
+				w.talk(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(3)}), server), server)
+			}
+			w.status(2)
+			w.anchored(2)
+			w.finish()
+		})
+	}
+}
+
+// watchNew is a program that lets everything pass that comes from a queue.
+func (w *world) watchNew(queue uint16) {
+	w.Helper()
 	watcher, err := nfqueue.Open(&nfqueue.Config{
 		NetNS: w.Router.Namespace(), NfQueue: queue, MaxPacketLen: 0xffff, MaxQueueLen: 100, Copymode: nfqueue.NfQnlCopyPacket,
 	})
 	w.must(err)
 	ctx, cancel := context.WithCancel(w.ctx)
-	defer func() {
+	w.Cleanup(func() {
 		cancel() // first: closing waits for the listener's goroutine
 		_ = watcher.Close()
-	}()
+	})
 	w.must(watcher.RegisterWithErrorFunc(ctx, func(a nfqueue.Attribute) int {
 		_ = watcher.SetVerdict(*a.PacketID, nfqueue.NfAccept)
 		return 0
 	}, func(error) int { return 1 }))
-	w.start(quickConfig)
-	server := w.server(0, peer.Config{})
-	for i := range 2 {
-		w.talk(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(3)}), server), server)
-	}
-	w.status(2)
-	if anchor := w.anchored(2); anchor != "ftp" {
-		t.Errorf("the anchor is %q", anchor)
-	}
-	w.finish()
 }
 
 // lateHelper makes a router whose firewall attaches the kernel's own PPTP helper
