@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/status":    {},
 	"cmd/pptp-alg/internal/news":      {"cmd/pptp-alg/internal/status"},
 	"cmd/pptp-alg/internal/examine":   {"conntrack", "rules"},
+	"cmd/pptp-alg/internal/state":     {},
 }
 
 const module = "pptp-alg/"
