@@ -143,6 +143,7 @@ const (
 	filterIPSrc        = 1 << 0 // CTA_FILTER_F_CTA_IP_SRC
 	filterProtoNum     = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
 	filterProtoSrcPort = 1 << 4 // CTA_FILTER_F_CTA_PROTO_SRC_PORT
+	filterProtoDstPort = 1 << 5 // CTA_FILTER_F_CTA_PROTO_DST_PORT
 )
 
 // IP protocols.
