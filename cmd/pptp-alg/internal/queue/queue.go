@@ -67,7 +67,6 @@ type Queue struct {
 	cancel  context.CancelFunc
 	ctx     context.Context
 	packets chan *Packet
-	dec     *decoder
 	faults  int
 	stats   stats
 
@@ -132,7 +131,6 @@ func bind(cfg Config, flags uint32) (*Queue, error) {
 		conntrack: flags&nfqueue.NfQaCfgFlagConntrack != 0,
 		nf:        nf,
 		packets:   make(chan *Packet, backlog),
-		dec:       newDecoder(),
 	}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	if err := nf.RegisterWithErrorFunc(q.ctx, q.receive, q.fault); err != nil {
@@ -247,7 +245,7 @@ func (q *Queue) receive(a nfqueue.Attribute) int {
 	}
 	err := errTruncated
 	if a.CapLen == nil || int(*a.CapLen) <= len(p.Data) { // NFQA_CAP_LEN: its length before it was cut
-		err = q.dec.decode(p)
+		err = decode(p)
 	}
 	if err != nil {
 		q.stats.passed(err)
