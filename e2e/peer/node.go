@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +174,15 @@ func (n *Node) Faults() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]string(nil), n.faults...)
+}
+
+// Forgive takes faults that were to be expected off the list, and counts them.
+func (n *Node) Forgive(expected func(string) bool) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := len(n.faults)
+	n.faults = slices.DeleteFunc(n.faults, expected)
+	return before - len(n.faults)
 }
 
 // OtherGRE counts arrived GRE packets that are not PPTP's.

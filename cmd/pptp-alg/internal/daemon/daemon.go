@@ -49,6 +49,7 @@ type daemon struct {
 	ruleset  rules.Ruleset
 	features rules.Features
 	anchor   anchor
+	keeper   keeper
 	news     news.Bus
 
 	counters counters
@@ -63,15 +64,16 @@ type daemon struct {
 
 // counters are the daemon's own; the parts have theirs.
 type counters struct {
-	lookups            uint64 // conntrack entries that did not come with the segment and were asked for
-	untracked          uint64 // segments whose conntrack entry was not found
-	refusedConnections uint64 // segments of connections beyond the limits
-	removedEntries     uint64 // GRE entries of ours that others removed
-	reclaimed          uint64 // connections taken out of flow tables
-	kernelHelped       uint64 // connections that have the kernel's own PPTP helper
-	removedConnections uint64 // entries of control connections that went away
-	eventsLost         uint64 // times that the event socket overflowed
-	tableRestored      uint64 // times that our nftables table had to be put back
+	lookups             uint64 // conntrack entries that did not come with the segment and were asked for
+	untracked           uint64 // segments whose conntrack entry was not found
+	refusedConnections  uint64 // segments of connections beyond the limits
+	removedEntries      uint64 // GRE entries of ours that others removed
+	reclaimed           uint64 // connections taken out of flow tables
+	kernelHelped        uint64 // connections that have the kernel's own PPTP helper
+	removedConnections  uint64 // entries of control connections that went away
+	restoredConnections uint64 // of these, put back
+	eventsLost          uint64 // times that the event socket overflowed
+	tableRestored       uint64 // times that our nftables table had to be put back
 }
 
 // Run is the daemon. It returns when ctx is done, or when it cannot go on.
@@ -157,12 +159,16 @@ func (d *daemon) start() (closers []func() error, err error) {
 			m := d.mapping(g, z)
 			return m != nil && m.Open()
 		},
+		away: d.isAway,
 	}
 	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
 	d.table = nat.NewTable(tableConfig(d.config, d.callEvent), d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
 	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent}, d.table)
 
 	if err = alone(kernel); err != nil {
+		return closers, err
+	}
+	if err = d.openKeeper(kernel, undo); err != nil {
 		return closers, err
 	}
 	// Until the queue is bound, control packets pass untranslated.
@@ -247,19 +253,6 @@ func (d *daemon) entries() string {
 		return "come along"
 	}
 	return "are asked for"
-}
-
-// restore puts the table back, with the guard of all calls.
-func (d *daemon) restore() error {
-	var guard []rules.Call
-	d.table.Mappings(func(m *nat.Mapping) { guard = append(guard, guardOf(m)) })
-	if err := d.install(d.ruleset, guard...); err != nil {
-		return err
-	}
-	d.counters.tableRestored++
-	d.log.Warn("the nftables table of this daemon was gone and was put back", "table", rules.TableName, "guarded", len(guard))
-	d.report(news.TableRestored, "with %d guarded Call IDs", len(guard))
-	return nil
 }
 
 // stop leaves the kernel with calls that are up and nothing else of ours. The

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ const expireAtOnce = 16
 // loop is the owner. It returns nil when ctx is done.
 func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	go d.watch(ctx)
+	d.keeper.watch(ctx)
 	packets := d.shared(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -49,6 +51,10 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.table.ExpireSome(time.Now(), expireAtOnce)
 		case r := <-d.removals:
 			d.removed(time.Now(), r)
+		case c := <-d.keeper.changes:
+			d.tablesChanged(time.Now(), c)
+		case err := <-d.keeper.moves:
+			d.addressesChanged(time.Now(), err)
 		case <-pulse:
 			d.alive()
 		case <-review.C:
@@ -90,21 +96,47 @@ func ask[T any](ctx context.Context, d *daemon, question func() (T, error)) (T, 
 type removals struct {
 	events []conntrack.Event
 	err    error
+	lost   bool // news were lost, and all that were not have been handed over
 }
+
+// The kernel does not tell again of lost news before the socket was empty. So
+// what there is afterwards is compared when that is the case, or now and then.
+const (
+	silence  = 20 * time.Millisecond
+	patience = time.Second
+)
 
 // watch hands removals to the owner until the socket is closed.
 func (d *daemon) watch(ctx context.Context) {
+	var until time.Time // to compare at the latest; zero: nothing was lost
 	for {
+		if !until.IsZero() {
+			_ = d.events.SetReadDeadline(time.Now().Add(silence))
+		}
 		events, err := d.events.Receive()
-		if err != nil && !errors.Is(err, conntrack.ErrOverflow) && ctx.Err() != nil {
+		r := removals{events: events, err: err}
+		overflow := errors.Is(err, conntrack.ErrOverflow)
+		quiet := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case overflow && until.IsZero():
+			until = time.Now().Add(patience)
+		case quiet:
+			until = time.Time{}
+			_ = d.events.SetReadDeadline(until)
+			r.lost, r.err = true, nil
+		case !until.IsZero() && time.Now().After(until):
+			until = time.Now().Add(patience)
+			r.lost = true
+		}
+		if r.err != nil && !overflow && ctx.Err() != nil {
 			return
 		}
 		select {
-		case d.removals <- removals{events, err}:
+		case d.removals <- r:
 		case <-ctx.Done():
 			return
 		}
-		if err != nil && !errors.Is(err, conntrack.ErrOverflow) {
+		if r.err != nil && !overflow {
 			return
 		}
 	}
@@ -117,6 +149,9 @@ func (d *daemon) removed(now time.Time, r removals) {
 		d.limited("news of removed conntrack entries was lost", "error", r.err)
 		d.report(news.NewsLost, "%v", r.err)
 	}
+	if r.lost {
+		d.resynchronise(now)
+	}
 	for _, e := range r.events {
 		if e.By(d.plane.ct) {
 			continue
@@ -126,8 +161,7 @@ func (d *daemon) removed(now time.Time, r removals) {
 			w.client, w.server, w.path = orient(c, d.ports)
 			for _, zone := range [...]nat.Zone{w.path.Zone, {}} {
 				if known := d.alg.Find(w.flow(zone)); known != nil && known.Path().Zone == w.path.Zone {
-					d.counters.removedConnections++
-					known.Lost(now)
+					d.disappeared(now, known, e)
 					break
 				}
 			}

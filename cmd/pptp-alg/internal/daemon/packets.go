@@ -18,6 +18,10 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 	}
 	way := d.cameWith(p)
 	c := d.find(p, way, s)
+	if c != nil && d.standsStill(c) {
+		d.settle(s, alg.Drop) // TCP sends it again
+		return
+	}
 	if c == nil && len(p.Payload) == 0 && !p.Flags.Has(queue.SYN) {
 		d.settle(s, alg.Accept) // the end of something that we do not know
 		return

@@ -34,7 +34,10 @@ type plane struct {
 	// restore puts the table back when it turns out to be gone.
 	restore func() error
 	// live reports whether GRE that arrives so is that of an open mapping.
-	live   func(conntrack.GRE, conntrack.Zone) bool
+	live func(conntrack.GRE, conntrack.Zone) bool
+	// away reports whether an address of the path is not there, so that nothing
+	// may flow.
+	away   func(*nat.Path) bool
 	errors uint64 // requests that the kernel refused unexpectedly
 }
 
@@ -76,6 +79,9 @@ func entryOf(m *nat.Mapping) conntrack.Entry {
 // entry has begun a flow of its own, which the entry finds in its way.
 func (p *plane) Open(m *nat.Mapping) error {
 	entry, guard := entryOf(m), guardOf(m)
+	if p.away(m.Path) {
+		return errAway
+	}
 	if err := p.create(entry); err != nil {
 		return err
 	}
@@ -128,6 +134,9 @@ func (p *plane) create(e conntrack.Entry) error {
 
 // Renew implements nat.DataPlane.
 func (p *plane) Renew(m *nat.Mapping) error {
+	if p.away(m.Path) {
+		return nil
+	}
 	e := entryOf(m)
 	counted := p.traffic(m)
 	if err := p.ct.Replace(e); err != nil {
@@ -174,6 +183,9 @@ func sum(past nat.Traffic, now conntrack.Counters) nat.Traffic {
 func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
 	e := entryOf(m)
 	m.Past = sum(m.Past, last)
+	if p.away(m.Path) {
+		return nil
+	}
 	if err := p.create(e); err != nil {
 		p.errors++
 		p.limited("cannot bring back a conntrack entry that was removed, will try again", "entry", e.String(), "error", err)
@@ -182,3 +194,13 @@ func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
 	p.limited("brought back a conntrack entry that was removed", "entry", e.String())
 	return nil
 }
+
+// errAway refuses a call for which there is no address.
+var errAway = errors.New("the address that the call would use was removed from this router")
+
+// Pause stops what flows through a mapping until Resume. Its packets are dropped
+// by the guard meanwhile.
+func (p *plane) Pause(m *nat.Mapping) { p.Close(m) }
+
+// Resume brings back an entry that Pause took away.
+func (p *plane) Resume(m *nat.Mapping) error { return p.Lost(m, conntrack.Counters{}) }

@@ -57,6 +57,7 @@ func inKernel(t *testing.T, f func(d *daemon)) {
 		d.plane = &plane{
 			ct: ct, rules: kernel, limited: func(message string, args ...any) { t.Log(append([]any{message}, args...)...) },
 			restore: func() error { return kernel.Apply(d.ruleset) },
+			away:    d.isAway,
 			live:    func(conntrack.GRE, conntrack.Zone) bool { return false },
 		}
 		d.table = nat.NewTable(tableConfig(c, nil), d.plane, rand.New(rand.NewPCG(1, 2)))

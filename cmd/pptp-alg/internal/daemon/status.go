@@ -90,6 +90,7 @@ func (d *daemon) count() map[string]uint64 {
 		"connections_pptp_helper":  own.kernelHelped,
 		"connections_reclaimed":    own.reclaimed,
 		"connections_removed":      own.removedConnections,
+		"connections_restored":     own.restoredConnections,
 		"messages":                 a.Messages,
 		"messages_unknown_call_id": a.UnknownCallID.Sum(),
 		"segments_changed":         a.Changed,

@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"pptp-alg/cmd/pptp-alg/internal/addresses"
+	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/cmd/pptp-alg/internal/news"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// The number of ports that the configuration allows is what the event filter holds.
+var _ = [1]struct{}{}[config.MaxPorts-conntrack.MaxPorts]
+
+// keeper looks after what is the daemon's in the kernel and others can take
+// away: the nftables table, the entries of control connections, and the
+// addresses that calls are translated to. The kernel tells it of changes; while
+// there are none it does nothing.
+type keeper struct {
+	tables    *rules.Watch
+	addresses *addresses.Watch
+	changes   chan change
+	moves     chan error
+
+	// The table, when others do not leave it alone.
+	last     rules.Change  // the last change of others
+	repaired time.Time     // when the table was last put back
+	pause    time.Duration // how long it is left as it is after that
+	again    nat.Deadline
+
+	local map[netip.Addr]bool
+	away  map[netip.Addr]*nat.Deadline // addresses that were removed, until their calls end
+}
+
+// change is what came from the socket that watches nftables.
+type change struct {
+	rules.Change
+	err error
+}
+
+// How often the table is looked at and put back. A look costs two milliseconds,
+// and more with many calls.
+const (
+	looksFree  = 10 // looks in each period that come at once
+	lookPeriod = time.Second
+	lookPause  = 100 * time.Millisecond // between further ones
+
+	firstRepair = 100 * time.Millisecond // pause after the first repair, doubled with each further one
+	lastRepair  = 30 * time.Second       // at most this
+	repairPeace = time.Minute            // without one, it is the first again
+)
+
+// openKeeper begins to watch. It comes before the table: so nothing is missed.
+func (d *daemon) openKeeper(kernel *rules.Kernel, undo func(func() error)) (err error) {
+	k := &d.keeper
+	k.changes, k.moves = make(chan change), make(chan error)
+	k.away = map[netip.Addr]*nat.Deadline{}
+	if k.tables, err = kernel.Watch(); err != nil {
+		return err
+	}
+	undo(k.tables.Close)
+	if k.addresses, err = addresses.Listen(); err != nil {
+		return err
+	}
+	undo(k.addresses.Close)
+	k.local, err = k.addresses.Local()
+	return err
+}
+
+// watch hands what the kernel tells to the owner, until the sockets are closed.
+func (k *keeper) watch(ctx context.Context) {
+	go func() {
+		var since time.Time
+		for n := 0; ; n++ {
+			c, err := k.tables.Receive()
+			select {
+			case k.changes <- change{c, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+			if now := time.Now(); now.Sub(since) >= lookPeriod {
+				since, n = now, 0
+			}
+			if n >= looksFree { // what comes meanwhile is taken together
+				time.Sleep(lookPause)
+			}
+		}
+	}()
+	go func() {
+		for {
+			err := k.addresses.Receive()
+			select {
+			case k.moves <- err:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// tablesChanged is called when somebody else has changed something in nftables.
+func (d *daemon) tablesChanged(now time.Time, c change) {
+	if c.err != nil {
+		d.log.Error("nftables can no longer be watched: if the table of this daemon is removed, that is noticed with the next call", "error", c.err)
+		return
+	}
+	d.keeper.last = c.Change
+	d.checkTable(now)
+}
+
+// checkTable puts the table back if something of it is gone or altered; later
+// if it was put back a short time ago, for then somebody may be at work who does
+// not want it.
+func (d *daemon) checkTable(now time.Time) {
+	k := &d.keeper
+	guard := d.guard()
+	damage, err := d.plane.rules.Diff(d.ruleset)
+	if err == nil && len(damage) == 0 {
+		var lost []rules.Call
+		if lost, err = d.plane.rules.Missing(guard); err == nil && len(lost) == 0 {
+			return
+		}
+		damage = []string{"elements of the set " + rules.CallsSet + " are missing"}
+	}
+	if next := k.repaired.Add(k.pause); err == nil && now.Before(next) {
+		d.table.Schedule(&k.again, next, d.checkTable)
+		return
+	}
+	if now.Sub(k.repaired) > repairPeace {
+		k.pause = 0
+	}
+	k.pause = min(max(2*k.pause, firstRepair), lastRepair)
+	k.repaired = now
+	if err == nil {
+		err = d.repair(guard, damage)
+	}
+	if err != nil {
+		d.limited("cannot put the nftables table of this daemon back", "error", err, "changed by", k.last.String(), "next attempt in", k.pause)
+		d.table.Schedule(&k.again, now.Add(k.pause), d.checkTable)
+	}
+}
+
+// guard lists the elements that the guard is to have.
+func (d *daemon) guard() (guard []rules.Call) {
+	d.table.Mappings(func(m *nat.Mapping) { guard = append(guard, guardOf(m)) })
+	return guard
+}
+
+// restore puts the table back when it turned out to be gone. It is
+// plane.restore.
+func (d *daemon) restore() error {
+	return d.repair(d.guard(), []string{"table ip " + rules.TableName + " is missing"})
+}
+
+// repair puts the table back, with the guard of all calls.
+func (d *daemon) repair(guard []rules.Call, damage []string) error {
+	if err := d.install(d.ruleset, guard...); err != nil {
+		return err
+	}
+	d.counters.tableRestored++
+	const some = 3
+	more := max(0, len(damage)-some)
+	d.limited("the nftables table of this daemon was changed by another program and was put back", "program", d.keeper.last.String(),
+		"what", damage[:len(damage)-more], "and more", more, "guarded", len(guard))
+	d.report(news.TableRestored, "table ip %s was changed by %v", rules.TableName, d.keeper.last)
+	return nil
+}
