@@ -126,6 +126,17 @@ func (c *Client) Ping(ctx context.Context, t *Tunnel, count, size int, patience 
 	return answered, err
 }
 
+// FirstPing pings until the first answer, once a second, and gives up with the
+// context. A real server carries nothing yet when IPCP has come up for us: its
+// network device follows a moment later.
+func (c *Client) FirstPing(ctx context.Context, t *Tunnel) error {
+	for {
+		if _, err := c.Ping(ctx, t, 1, 0, time.Second); !errors.Is(err, ErrNoPong) {
+			return err
+		}
+	}
+}
+
 // pong notices the answer to a ping of Ping.
 func (c *Client) pong(t *Tunnel, b []byte) bool {
 	e, err := inet.Parse(b)

@@ -99,6 +99,9 @@ func (c *clients) run(ctx context.Context) error {
 	}
 	fmt.Fprintf(c.stdout, "%d of %d tunnels are up after %v.\n", len(c.up), c.tunnels, time.Since(began).Round(time.Millisecond))
 	if c.pings > 0 {
+		if err := c.firstPings(ctx, began); err != nil {
+			return err
+		}
 		if err := c.pingAll(ctx); err != nil {
 			return err
 		}
@@ -204,6 +207,29 @@ func (c *clients) dialOne(ctx context.Context, s *peer.Session) (t *tunnel.Tunne
 		fmt.Fprintf(c.stdout, "Up: our address is %v, the server's %v; encryption: %s.\n", st.Local, st.Remote, st.Encryption)
 	}
 	return t, nil
+}
+
+// firstPings waits until every tunnel carries IP.
+func (c *clients) firstPings(ctx context.Context, began time.Time) error {
+	limit, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	var errs []error
+	for _, t := range c.up {
+		wg.Go(func() {
+			if err := c.client.FirstPing(limit, t); err != nil {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(errs) > 0 {
+		return fmt.Errorf("no first answer through %d of %d tunnels: %w", len(errs), len(c.up), errs[0])
+	}
+	fmt.Fprintf(c.stdout, "%v to the first ping through every tunnel.\n", time.Since(began).Round(time.Millisecond))
+	return nil
 }
 
 func (c *clients) pingAll(ctx context.Context) error {

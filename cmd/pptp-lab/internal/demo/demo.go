@@ -107,7 +107,9 @@ func (s *scene) start(ctx context.Context, program string) (err error) {
 
 // callAndTalk places both calls and sends GRE both ways.
 func (s *scene) callAndTalk(ctx context.Context) error {
-	for _, n := range s.clients {
+	began := make([]time.Time, len(s.clients))
+	for i, n := range s.clients {
+		began[i] = time.Now()
 		session, err := n.Dial(ctx, netip.AddrPortFrom(s.server.Address(), peer.Port))
 		if err != nil {
 			return err
@@ -124,10 +126,13 @@ func (s *scene) callAndTalk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(call.Echo(ctx, packets, 200), far.Echo(ctx, packets, 200)); err != nil {
+		err = call.Echo(ctx, 1, 200)
+		first := time.Since(began[i])
+		if err := errors.Join(err, call.Echo(ctx, packets-1, 200), far.Echo(ctx, packets, 200)); err != nil {
 			return err
 		}
-		s.say("  client%d: %d of %d answered, the server: %d of %d answered", i+1, call.Stats().Answers, packets, far.Stats().Answers, packets)
+		s.say("  client%d: %d of %d answered, the server: %d of %d answered; the first %v after dialing",
+			i+1, call.Stats().Answers, packets, far.Stats().Answers, packets, first.Round(time.Millisecond))
 	}
 	return s.faults()
 }
