@@ -13,7 +13,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm race vet fuzz bench-core cross emulated oracles clean
+.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -35,8 +35,11 @@ demo: build ## two clients with one Call ID talk to one server through the daemo
 test: build oracles ## everything
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 25m ./...
 
-test-vm: ## the tests, and real peers, on Debian's kernels 6.1 and 6.12 in an emulated machine (some 30 minutes)
+test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (some 20 minutes)
 	e2e/vm/test
+
+test-vm-all: ## that with all scenarios (an hour or more)
+	SCENARIOS=. TIMEOUT=7200 e2e/vm/test
 
 race: build ## the daemon and all tests but the slowest, with the race detector
 	$(GO) build -race -o bin/pptp-alg-race ./cmd/pptp-alg
