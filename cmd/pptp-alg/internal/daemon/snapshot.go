@@ -32,7 +32,7 @@ type snapshot struct {
 // snapshot copies what may change.
 func (d *daemon) snapshot() (snapshot, error) {
 	s := d.snapshotCalls()
-	s.status.Version, s.status.Started, s.status.Counters = d.version, d.started, d.count()
+	s.status.Version, s.status.Started, s.status.Counters = d.version, wall(time.Now(), d.started), d.count()
 	s.status.Anchor = d.anchor.String()
 	return s, nil
 }

@@ -18,9 +18,9 @@ func (d *daemon) call(now time.Time, c *nat.Call, count counter) status.Call {
 
 func describeCall(now time.Time, c *nat.Call, count counter, silence time.Duration) status.Call {
 	s := status.Call{
-		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Initiator: c.Initiator.String(), Since: c.Since,
+		ID: c.ID, Direction: c.Direction.String(), State: c.State.String(), Initiator: c.Initiator.String(), Since: wall(now, c.Since),
 		Client: endpoint(c, nat.Client), Server: endpoint(c, nat.Server),
-		Established: c.Up, Ended: c.Over, Reason: c.Reason, Refused: c.Refused,
+		Established: wall(now, c.Up), Ended: wall(now, c.Over), Reason: c.Reason, Refused: c.Refused,
 	}
 	// GRE from one side flows in the mapping of the other one's Call ID.
 	s.PacketsFromClient, s.BytesFromClient = count(c.End(nat.Server))
@@ -63,7 +63,7 @@ func connection(c *alg.Connection) status.Connection {
 	return status.Connection{
 		Client: status.Peer{Address: ends[nat.Client].real, TranslatedAddress: ends[nat.Client].told},
 		Server: status.Peer{Address: ends[nat.Server].real, TranslatedAddress: ends[nat.Server].told},
-		State:  c.State.String(), Since: c.Since, Calls: c.Calls().Live(), Unparsed: c.Unparsed, Reason: c.Reason,
+		State:  c.State.String(), Since: wall(time.Now(), c.Since), Calls: c.Calls().Live(), Unparsed: c.Unparsed, Reason: c.Reason,
 	}
 }
 
