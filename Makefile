@@ -5,6 +5,7 @@ GO       ?= go
 VERSION  ?= $(shell packaging/version)
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Packages with tests that need no kernel: they run on other machines' byte order too.
@@ -13,7 +14,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles clean
+.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles licences licences-check vulnerabilities clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -49,6 +50,16 @@ vet: ## go vet, gofmt, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+
+licences: ## docs/third-party.md, from the modules that are linked in
+	@.ci/third-party > docs/third-party.md.new && mv docs/third-party.md.new docs/third-party.md
+
+licences-check: ## whether docs/third-party.md is what `make licences` would write
+	@.ci/third-party | cmp -s - docs/third-party.md || { echo "docs/third-party.md is not current: run make licences"; exit 1; }
+
+# Its database is on the Internet (https://vuln.go.dev), so this is not a part of CI.
+vulnerabilities: ## govulncheck: known vulnerabilities in what the programs call
+	@$(GO) run $(GOVULNCHECK) ./cmd/... || { echo "govulncheck found something, or could not reach its database at https://vuln.go.dev"; exit 1; }
 
 FUZZTIME ?= 10s
 fuzz: ## every fuzz target for FUZZTIME

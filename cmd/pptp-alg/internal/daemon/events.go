@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -38,7 +39,7 @@ func (d *daemon) callEvent(e nat.Event) {
 	d.news.Publish(news.Event{Time: e.Time, Kind: kind, Call: &s})
 	switch kind {
 	case news.CallEstablished:
-		d.log.Info(e.Kind.String(), d.callArgs(c)...)
+		d.bounded(slog.LevelInfo, callBurst, e.Kind.String(), d.callArgs(c)...)
 	case news.CallEnded, news.CallRefused:
 		d.record(c).ended = &s
 		args := append(d.callArgs(c), "duration", e.Time.Sub(c.Since).Round(time.Millisecond), "reason", c.Reason)
@@ -49,7 +50,7 @@ func (d *daemon) callEvent(e nat.Event) {
 			d.limited("call refused", args...)
 			return
 		}
-		d.log.Info(e.Kind.String(), args...)
+		d.bounded(slog.LevelInfo, callBurst, e.Kind.String(), args...)
 	}
 }
 

@@ -30,3 +30,16 @@ func TestLimited(t *testing.T) {
 		t.Errorf("%q does not say how many were left out", b.String())
 	}
 }
+
+// Calls that come and go by the thousand are not all logged either.
+func TestCallsAreLoggedAtABoundedRate(t *testing.T) {
+	var b bytes.Buffer
+	d := &daemon{log: slog.New(slog.NewTextHandler(&b, nil)), volumes: map[string]*volume{}}
+	for range 3 * callBurst {
+		d.bounded(slog.LevelInfo, callBurst, "call ended")
+	}
+	d.limited("call refused")
+	if n := strings.Count(b.String(), "level=INFO"); n != callBurst || strings.Count(b.String(), "level=WARN") != 1 {
+		t.Errorf("logged %d times, want %d", n, callBurst)
+	}
+}

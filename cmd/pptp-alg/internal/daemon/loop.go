@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -227,6 +228,7 @@ func (d *daemon) reload(c config.Config) {
 const (
 	logPeriod = 10 * time.Second
 	logBurst  = 20
+	callBurst = 500 // of calls that come and go as they should
 )
 
 // volume is how often a message came in the current period.
@@ -237,6 +239,11 @@ type volume struct {
 
 // limited logs a warning, at a bounded rate for each message.
 func (d *daemon) limited(message string, args ...any) {
+	d.bounded(slog.LevelWarn, logBurst, message, args...)
+}
+
+// bounded logs a message burst times in a period at most.
+func (d *daemon) bounded(level slog.Level, burst int, message string, args ...any) {
 	now := time.Now()
 	v := d.volumes[message]
 	if v == nil {
@@ -244,12 +251,12 @@ func (d *daemon) limited(message string, args ...any) {
 		d.volumes[message] = v
 	}
 	if now.Sub(v.since) >= logPeriod {
-		if v.n > logBurst {
-			args = append(args, "more of these, not logged", v.n-logBurst)
+		if v.n > burst {
+			args = append(args, "more of these, not logged", v.n-burst)
 		}
 		*v = volume{since: now}
 	}
-	if v.n++; v.n <= logBurst {
-		d.log.Warn(message, args...)
+	if v.n++; v.n <= burst {
+		d.log.Log(context.Background(), level, message, args...)
 	}
 }
