@@ -28,6 +28,8 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/queue":     {},
 	"cmd/pptp-alg/internal/control":   {},
 	"cmd/pptp-alg/internal/config":    {},
+	"cmd/pptp-alg/internal/calllog":   {},
+	"cmd/pptp-alg/internal/evidence":  {"cmd/pptp-alg/internal/pcap"},
 	"cmd/pptp-alg/internal/metrics":   {},
 	"cmd/pptp-alg/internal/pcap":      {},
 	"cmd/pptp-alg/internal/privilege": {},

@@ -9,6 +9,7 @@ _pptp_alg() {
   fi
   case "${COMP_WORDS[1]} $3" in
     "run --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
+    "run --capture") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "run --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "run --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "run --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
@@ -24,6 +25,7 @@ _pptp_alg() {
     "status --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "status --state") return ;;
     "config --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
+    "config --capture") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "config --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
@@ -41,10 +43,10 @@ _pptp_alg() {
     "replay --write") COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case "${COMP_WORDS[1]}" in
-    run) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
+    run) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --help" ;;
     check) flags="--config --json --port --queue --socket --strict --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
-    config) flags="--anchor --config --log-format --log-level --port --queue --socket --help" ;;
+    config) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --help" ;;
     rules) flags="--anchor --config --port --queue --remove --help" ;;
     replay) flags="--config --json --port --public --seed --write --help" ;;
     version) flags=" --help" ;;

@@ -247,6 +247,7 @@ func parse(t *testing.T, args ...string) *settings {
 	s.portFlag(fs)
 	s.anchorFlag(fs)
 	s.logFlags(fs)
+	s.captureFlag(fs)
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}

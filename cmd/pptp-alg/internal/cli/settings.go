@@ -40,6 +40,7 @@ func (s *settings) runFlags(fs *flag.FlagSet) {
 	s.portFlag(fs)
 	s.anchorFlag(fs)
 	s.logFlags(fs)
+	s.captureFlag(fs)
 }
 
 func (s *settings) configFlag(fs *flag.FlagSet) {
@@ -87,6 +88,16 @@ func (s *settings) logFlags(fs *flag.FlagSet) {
 		func(c *config.Config, f config.LogFormat) { c.LogFormat = f })
 	setting(s, fs, "log-level", "`LEVEL` from which on to log: debug, info, warn or error (default info)", config.ParseLogLevel,
 		func(c *config.Config, l slog.Level) { c.LogLevel = l })
+}
+
+func (s *settings) captureFlag(fs *flag.FlagSet) {
+	setting(s, fs, "capture", "keep the control packets of connections that fail in `DIR`, for replay", func(v string) (string, error) {
+		path, err := filepath.Abs(v)
+		if err != nil {
+			return "", err
+		}
+		return config.ParseDirectory(path)
+	}, func(c *config.Config, dir string) { c.Capture.Directory = dir })
 }
 
 // parseSocket takes a relative path too, as other programs do: the shell's directory

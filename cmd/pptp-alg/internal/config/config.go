@@ -26,6 +26,10 @@ type Config struct {
 	SegmentsPerClient uint32
 	Timeouts          Timeouts
 	Remember          int // how many ended calls `status` can still show
+
+	CallLog CallLog
+	Capture Capture
+	Metrics Metrics
 }
 
 // Guard says which enhanced GRE packets are dropped. The values are those of
@@ -110,6 +114,8 @@ func Default() Config {
 			Silence: 30 * time.Second,
 		},
 		Remember: 200,
+		CallLog:  CallLog{ServerAddress: true},
+		Capture:  Capture{Total: 32, Connection: 64},
 	}
 }
 

@@ -79,6 +79,15 @@ clearing = "12s"
 grace = "13s"
 rest = "14m"
 silence = "15s"
+[call_log]
+to = "tcp:[2001:db8::1]:601"
+server_address = false
+[capture]
+directory = "/var/log/x"
+total_megabytes = 16
+connection_kilobytes = 17
+[metrics]
+listen = "127.0.0.1:18"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +99,9 @@ silence = "15s"
 		SegmentsPerClient: 6,
 		Timeouts:          Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second},
 		Remember:          8,
+		CallLog:           CallLog{"tcp:[2001:db8::1]:601", false},
+		Capture:           Capture{"/var/log/x", 16, 17},
+		Metrics:           Metrics{"127.0.0.1:18"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
@@ -122,6 +134,13 @@ func TestRefused(t *testing.T) {
 		{`call_id_range = "9-1"`, `x.toml:1: call_id_range must have its smaller end first, not "9-1"`},
 		{"[limits]\ncalls = -1", "x.toml:2: limits.calls must be a whole number from 0 to 10000000, not -1"},
 		{"limits = { calls = -1 }", "x.toml:1: limits.calls must be a whole number from 0 to 10000000, not -1"},
+		{`call_log.to = "tcp:host"`, `x.toml:1: call_log.to must be "journal", "syslog", "udp:HOST:PORT", "tcp:HOST:PORT", the absolute path of a file, or empty, not the text "tcp:host"`},
+		{`call_log.to = "calls.log"`, `x.toml:1: call_log.to must be "journal", "syslog", "udp:HOST:PORT", "tcp:HOST:PORT", the absolute path of a file, or empty, not the text "calls.log"`},
+		{`call_log.server_address = 1`, `x.toml:1: call_log.server_address must be true or false, not 1`},
+		{`capture.directory = "here"`, `x.toml:1: capture.directory must be the absolute path of a directory, or empty, not the text "here"`},
+		{`capture.connection_kilobytes = 1`, `x.toml:1: capture.connection_kilobytes must be a whole number from 4 to 10000, not 1`},
+		{`metrics.listen = "9723"`, `x.toml:1: metrics.listen must be an address such as "127.0.0.1:9723", the absolute path of a Unix socket, or empty, not the text "9723"`},
+		{`metrics.listen = "/` + strings.Repeat("x", 107) + `"`, "x.toml:1: metrics.listen must be at most 107 bytes long, a limit of Unix sockets"},
 		{"limits = 4", "x.toml:1: limits must be a table, not 4"},
 		{"[[limits]]", "x.toml:1: limits must be a table, not a list"},
 		{"[timeouts]\n\nrest = 60", `x.toml:3: timeouts.rest must be a duration in quotes, such as "90s" or "2m", not 60`},
@@ -132,7 +151,7 @@ func TestRefused(t *testing.T) {
 		{"[limit]\nx = 1", "x.toml:1: limit is not a key (did you mean limits?)"},
 		{"half_open = '1s'", "x.toml:1: half_open is not a key (did you mean timeouts.half_open?)"},
 		{"[limits]\nqueue = 1", "x.toml:2: limits.queue is not a key (did you mean queue?)"},
-		{"listen = 1", "x.toml:1: listen is not a key"},
+		{"listen = 1", "x.toml:1: listen is not a key (did you mean metrics.listen?)"},
 		{`"limits.calls" = 1`, `x.toml:1: "limits.calls" is not a key (did you mean limits.calls?)`},
 		{"queue = 1\nqueue = 2", "x.toml:2: not valid TOML: key queue is already defined"},
 		{"queue = \n", "x.toml:1: not valid TOML: "},

@@ -43,6 +43,15 @@ var keys = []key{
 	{"timeouts.grace", timeout(func(t *Timeouts) *time.Duration { return &t.Grace }, 0, 5*time.Minute)},
 	{"timeouts.rest", timeout(func(t *Timeouts) *time.Duration { return &t.Rest }, 0, 24*time.Hour)},
 	{"timeouts.silence", timeout(func(t *Timeouts) *time.Duration { return &t.Silence }, time.Second, time.Hour)},
+
+	{"call_log.to", setCallLog},
+	{"call_log.server_address", func(c *Config, v any) error { return setBool(&c.CallLog.ServerAddress, v) }},
+
+	{"capture.directory", setDirectory},
+	{"capture.total_megabytes", func(c *Config, v any) error { return setInt(&c.Capture.Total, v, 1, 100_000) }},
+	{"capture.connection_kilobytes", func(c *Config, v any) error { return setInt(&c.Capture.Connection, v, 4, 10_000) }},
+
+	{"metrics.listen", setListen},
 }
 
 func findKey(name string) (key, bool) {

@@ -31,6 +31,15 @@ var values = map[string]func(*Config) any{
 	"timeouts.grace":     func(c *Config) any { return c.Timeouts.Grace },
 	"timeouts.rest":      func(c *Config) any { return c.Timeouts.Rest },
 	"timeouts.silence":   func(c *Config) any { return c.Timeouts.Silence },
+
+	"call_log.to":             func(c *Config) any { return c.CallLog.To },
+	"call_log.server_address": func(c *Config) any { return c.CallLog.ServerAddress },
+
+	"capture.directory":            func(c *Config) any { return c.Capture.Directory },
+	"capture.total_megabytes":      func(c *Config) any { return c.Capture.Total },
+	"capture.connection_kilobytes": func(c *Config) any { return c.Capture.Connection },
+
+	"metrics.listen": func(c *Config) any { return c.Metrics.Listen },
 }
 
 func levelName(l slog.Level) string { return strings.ToLower(l.String()) }

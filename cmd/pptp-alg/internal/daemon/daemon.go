@@ -13,6 +13,7 @@ import (
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/control"
+	"pptp-alg/cmd/pptp-alg/internal/evidence"
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/notify"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
@@ -51,10 +52,12 @@ type daemon struct {
 	anchor   anchor
 	keeper   keeper
 	news     news.Bus
+	evidence *evidence.Keeper // nil: nobody asked for it
 
-	counters counters
-	overdone atomic.Uint64      // segments dropped because their client had too many waiting
-	volumes  map[string]*volume // of messages about packets
+	lostRecords atomic.Uint64 // of the call log
+	counters    counters
+	overdone    atomic.Uint64      // segments dropped because their client had too many waiting
+	volumes     map[string]*volume // of messages about packets
 
 	counting counting
 
@@ -66,6 +69,7 @@ type daemon struct {
 type counters struct {
 	lookups             uint64 // conntrack entries that did not come with the segment and were asked for
 	untracked           uint64 // segments whose conntrack entry was not found
+	failedCalls         uint64 // calls that ended without having been established, refused ones included
 	refusedConnections  uint64 // segments of connections beyond the limits
 	removedEntries      uint64 // GRE entries of ours that others removed
 	reclaimed           uint64 // connections taken out of flow tables
@@ -102,6 +106,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	stopObserving, err := d.observe()
+	if err != nil {
+		return err
+	}
+	defer stopObserving()
 	if err = d.dropPrivileges(); err != nil {
 		return err
 	}

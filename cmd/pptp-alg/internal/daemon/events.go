@@ -37,6 +37,7 @@ func (d *daemon) callEvent(e nat.Event) {
 	}
 	s := d.call(e.Time, c, count)
 	d.news.Publish(news.Event{Time: e.Time, Kind: kind, Call: &s})
+	d.witness(e.Time, kind, c, &s)
 	switch kind {
 	case news.CallEstablished:
 		d.bounded(slog.LevelInfo, callBurst, e.Kind.String(), d.callArgs(c)...)
@@ -89,9 +90,17 @@ func (d *daemon) connectionEvent(e alg.Event) {
 	default:
 		d.log.Debug(e.Kind.String(), "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Reason)
 	}
+	d.witnessConnection(e.Time, kind, c)
+	if kind != news.ConnectionOpened { // its ends are not known yet: open tells of it
+		d.tellConnection(e.Time, kind, c)
+	}
+}
+
+// tellConnection tells the subscribers what happened to a control connection.
+func (d *daemon) tellConnection(now time.Time, kind news.Kind, c *alg.Connection) {
 	if d.news.Heard() {
 		s := connection(c)
-		d.news.Publish(news.Event{Time: e.Time, Kind: kind, Connection: &s})
+		d.news.Publish(news.Event{Time: now, Kind: kind, Connection: &s})
 	}
 }
 

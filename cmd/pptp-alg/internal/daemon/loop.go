@@ -65,6 +65,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		case c := <-reload:
 			d.reload(c)
 		}
+		d.evidence.Flush()
 	}
 }
 
@@ -200,6 +201,9 @@ func (d *daemon) reload(c config.Config) {
 	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || !slices.Equal(c.Ports, fixed.Ports) {
 		d.log.Warn("queue, ports and socket change at the next start only")
 		c.Queue, c.Socket, c.Ports = fixed.Queue, fixed.Socket, fixed.Ports
+	}
+	if unobserved(&c, fixed) {
+		d.log.Warn("call_log, capture and metrics change at the next start only")
 	}
 	before := d.anchor
 	if c.Anchor != fixed.Anchor {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
@@ -33,7 +34,7 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 			return
 		}
 	}
-	c.Segment(now, s)
+	d.observed(now, c, s, p)
 }
 
 // way is a control connection as conntrack has it.
@@ -107,6 +108,7 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 		return nil, err
 	}
 	c.Note = [2]end{w.client, w.server}
+	d.tellConnection(now, news.ConnectionOpened, c)
 	if w.helper == conntrack.KernelHelper {
 		c.Ignore(now, d.kernelHelped(w.path))
 	}

@@ -77,6 +77,7 @@ func (d *daemon) watchGRE(now time.Time, c *nat.Call) {
 		}
 		if (s.Warning == "") != (r.warning == "") {
 			d.news.Publish(news.Event{Time: now, Kind: kind, Call: &s})
+			d.witness(now, kind, c, &s)
 		}
 		if r.warning = s.Warning; r.warning != "" {
 			d.watchGRE(now, c)
