@@ -14,7 +14,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles licences licences-check vulnerabilities clean
+.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -93,6 +93,10 @@ oracles: # what the tests compare with; they say so and skip where it can't be h
 	if [ -n "$$missing" ]; then echo "installing$$missing"; \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
 	  || echo "could not install$$missing: tests that compare with them will say so"; fi
+
+promtool: # checks metrics and alert rules in the tests, which say so where it is missing; 19 MB
+	@command -v promtool >/dev/null || test -x bin/promtool || { d=$$(mktemp -d) && chmod 755 $$d && cd $$d && apt-get update -qq && \
+	apt-get download -qq prometheus && dpkg -x prometheus_*.deb x && mkdir -p $(CURDIR)/bin && cp x/usr/bin/promtool $(CURDIR)/bin/ && rm -r $$d; }
 
 clean:
 	rm -rf bin
