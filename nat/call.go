@@ -50,11 +50,15 @@ type Call struct {
 	Refused    bool      // by us, not by the other side
 	Note       any       // the caller's
 
+	kept  bool // by its connection, until its Call IDs are free
 	until Deadline
 }
 
 // Live reports whether the call has not ended.
 func (c *Call) Live() bool { return c.State != Ended }
+
+// Kept reports whether the call lives, or one of its Call IDs is not free yet.
+func (c *Call) Kept() bool { return c.kept }
 
 // End returns the mapping of a side, or nil.
 func (c *Call) End(s Side) *Mapping { return c.Ends[s] }

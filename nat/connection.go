@@ -13,6 +13,7 @@ const maxRefused = 16
 
 // Connection holds the calls of one control connection.
 type Connection struct {
+	ID   uint64 // counts up from 1, never used again
 	Path Path
 
 	table  *Table
@@ -37,7 +38,8 @@ func (t *Table) Connect(path Path) (*Connection, error) {
 		return nil, fmt.Errorf("%w: %d control connections of client %v, and of %d in total only %d are left for others",
 			ErrLimit, have, client, t.cfg.Limits.Connections, t.cfg.Limits.Connections-len(t.connections))
 	}
-	c := &Connection{Path: path, table: t}
+	t.lastConnection++
+	c := &Connection{ID: t.lastConnection, Path: path, table: t}
 	t.connections[c] = struct{}{}
 	t.use(client, 1, 0, 0)
 	return c, nil
@@ -145,6 +147,7 @@ func (c *Connection) add(now time.Time, call *Call, m *Mapping) {
 	t.use(c.client(), 0, 1, 1)
 	t.Counters.CallsRequested++
 	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), call.unanswered)
+	t.changed(call)
 	t.notify(CallRequested, now, call)
 }
 
@@ -160,6 +163,10 @@ func (c *Call) unanswered(now time.Time) {
 	c.Connection.table.Counters.HalfOpenExpired++
 	c.Connection.End(now, c, reason)
 }
+
+// unasked ends a call that is to end for a reason that it has already: it was
+// refused, or is being cleared.
+func (c *Call) unasked(now time.Time) { c.Connection.End(now, c, c.Reason) }
 
 // limit returns an error when the connection may not have another call.
 func (c *Connection) limit() error {
@@ -219,10 +226,9 @@ func (c *Connection) refuse(now time.Time, call *Call, side Side, real uint16, h
 	}
 	c.append(call)
 	c.asking++
+	t.changed(call)
 	t.use(c.client(), 0, 0, 1)
-	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), func(now time.Time) {
-		c.End(now, call, call.Reason)
-	})
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.HalfOpen), call.unasked)
 }
 
 // Announce gives a side's Call ID its told form and opens its GRE. The mapping
@@ -315,6 +321,7 @@ func (c *Connection) Answer(now time.Time, call *Call, m *Mapping) {
 		return
 	}
 	c.attach(call, m)
+	c.table.changed(call)
 	if call.Direction == Outgoing {
 		c.Up(now, call)
 	} else if call.State == Requested {
@@ -330,6 +337,7 @@ func (c *Connection) Up(now time.Time, call *Call) {
 	call.State, call.Up = Established, now
 	call.until.Clear()
 	c.table.Counters.CallsEstablished++
+	c.table.changed(call)
 	c.table.notify(CallEstablished, now, call)
 }
 
@@ -351,7 +359,8 @@ func (c *Connection) Clear(now time.Time, call *Call, reason string) {
 	}
 	call.State, call.Reason = Clearing, reason
 	t := c.table
-	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Clearing), func(now time.Time) { c.End(now, call, reason) })
+	t.agenda.set(&call.until, now.Add(t.cfg.Timeouts.Clearing), call.unasked)
+	t.changed(call)
 }
 
 // EndAll ends all calls of the connection.
@@ -372,6 +381,7 @@ func (c *Connection) End(now time.Time, call *Call, reason string) {
 	c.indexed(call, c.index.remove)
 	call.State, call.Over = Ended, now
 	c.indexed(call, c.index.add)
+	t.changed(call)
 	if call.Reason == "" {
 		call.Reason = reason
 	}
@@ -383,9 +393,7 @@ func (c *Connection) End(now time.Time, call *Call, reason string) {
 	} else {
 		c.asking--
 	}
-	if t.ended = append(t.ended, call); len(t.ended) > t.cfg.Remember {
-		t.ended = slices.Delete(t.ended, 0, len(t.ended)-t.cfg.Remember)
-	}
+	t.remember(call)
 	if m := call.Ends[call.Initiator]; m.spare { // no GRE flows
 		call.until.Clear()
 		t.close(now, m)
@@ -418,6 +426,7 @@ func (c *Connection) forget(call *Call) {
 	}
 	if i := slices.Index(c.calls, call); i >= 0 {
 		c.detach(i)
+		c.table.changed(call)
 		call.until.Clear()
 		c.table.use(c.client(), 0, 0, -1)
 	}

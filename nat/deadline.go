@@ -60,6 +60,14 @@ func (a *agenda) set(d *Deadline, at time.Time, due func(now time.Time)) {
 	}
 }
 
+// when returns what d is set to, or the zero time.
+func (a *agenda) when(d *Deadline) time.Time {
+	if d.due == nil {
+		return time.Time{}
+	}
+	return a.origin.Add(d.at)
+}
+
 // next returns the earliest time at which something is due.
 func (a *agenda) next() (time.Time, bool) {
 	for len(a.items) > 0 {

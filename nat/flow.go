@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// renewSpread is the part of Timeouts.Renew by which a renewal may come early:
+// one in so many.
+const renewSpread = 4
+
 // maxTaken bounds how many told Call IDs are tried for one call when something
 // that is not ours uses them.
 const maxTaken = 8
@@ -78,7 +82,13 @@ func (t *Table) renewLater(now time.Time, m *Mapping) {
 	if every <= 0 {
 		return
 	}
-	t.agenda.set(&m.until, now.Add(every), func(now time.Time) { t.renew(now, m) })
+	// Flows that were opened together are not renewed together for ever.
+	every -= time.Duration(t.pool.rng.Int64N(int64(every/renewSpread) + 1))
+	t.renewAt(now.Add(every), m)
+}
+
+func (t *Table) renewAt(at time.Time, m *Mapping) {
+	t.agenda.set(&m.until, at, func(now time.Time) { t.renew(now, m) })
 }
 
 // renewAgain is how soon a flow that could not be renewed is tried again: the
@@ -151,8 +161,13 @@ func (t *Table) close(now time.Time, m *Mapping) {
 		t.discard(now, m)
 		return
 	}
+	t.rest(now.Add(t.cfg.Timeouts.Rest), m)
+}
+
+// rest keeps the mapping's told Call ID until the given time.
+func (t *Table) rest(until time.Time, m *Mapping) {
 	m.state = mappingResting
-	t.agenda.set(&m.until, now.Add(t.cfg.Timeouts.Rest), func(time.Time) {
+	t.agenda.set(&m.until, until, func(time.Time) {
 		t.pool.release(m)
 		m.state = mappingFree
 		if m.known {

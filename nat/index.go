@@ -99,7 +99,7 @@ func (c *Connection) indexed(call *Call, f func(*Call, *Mapping)) {
 
 // append adds a call to those of the connection.
 func (c *Connection) append(call *Call) {
-	c.calls = append(c.calls, call)
+	c.calls, call.kept = append(c.calls, call), true
 	if c.index == nil && len(c.calls) > indexFrom {
 		c.index = index{}
 		for _, other := range c.calls {
@@ -121,7 +121,7 @@ func (c *Connection) attach(call *Call, m *Mapping) {
 // detach takes a call that has ended out of those of the connection.
 func (c *Connection) detach(i int) {
 	call := c.calls[i]
-	c.calls = slices.Delete(c.calls, i, i+1)
+	c.calls, call.kept = slices.Delete(c.calls, i, i+1), false
 	c.indexed(call, c.index.remove)
 	if len(c.calls) < indexUntil {
 		c.index = nil

@@ -13,6 +13,7 @@ type Mapping struct {
 	spare    bool   // Told is the domain's spare ID: the call is refused
 	promised bool   // Told was told already
 	known    bool   // to the data plane, from Open to Free
+	claimed  bool   // restored for an answer that is not complete, see Claim
 
 	// Twin tells mappings of one control connection apart that leave with the
 	// same tuple: the lowest number that none of the others has.

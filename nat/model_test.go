@@ -33,6 +33,7 @@ type model struct {
 
 	counters  Counters
 	everEnded int
+	restored  int // calls that the present table did not see requested
 
 	// What the table asked of the data plane.
 	attempts []attempt // in the present step
@@ -446,13 +447,28 @@ func (m *model) opened(c *mConn, side Side, real uint16, a attempt, at mKey) *mI
 	}
 	id := &mID{m: a.m, at: at, leave: leave, side: side, real: real, state: mappingOpen, known: true, conn: c}
 	if m.cfg.Timeouts.Renew > 0 {
-		id.due, id.timed = m.now.Add(m.cfg.Timeouts.Renew), true
+		id.timed = true
+		m.renewal(id)
 	}
 	m.ids = append(m.ids, id)
 	if a.told != real {
 		m.counters.Translated++
 	}
 	return id
+}
+
+// renewal takes over the time at which an open mapping is renewed next, of
+// which the table is free to choose the last quarter of the period.
+func (m *model) renewal(id *mID) {
+	every := m.cfg.Timeouts.Renew
+	if !id.m.Open() {
+		id.due = m.now.Add(every) // closed in the same turn, as will be seen
+		return
+	}
+	id.due = m.table.agenda.when(&id.m.until)
+	if id.due.After(m.now.Add(every)) || id.due.Before(m.now.Add(every-every/renewSpread)) {
+		m.failf("renewal at %v, every %v", id.due.Sub(epoch), every)
+	}
 }
 
 func (m *model) drop(id *mID) {
@@ -571,7 +587,8 @@ func (m *model) expire() {
 			}
 			again = true
 			if id.state == mappingOpen {
-				id.renewed, id.due = m.now, m.now.Add(m.cfg.Timeouts.Renew)
+				id.renewed = m.now
+				m.renewal(id)
 				continue
 			}
 			id.state = mappingFree
@@ -981,6 +998,8 @@ func (m *model) step() {
 		m.note("expire")
 		m.table.Expire(m.now)
 		m.expire()
+	case n < 87 && m.rng.IntN(2) == 0:
+		m.restart()
 	case n < 87:
 		m.cfg.First = uint16(1 + m.rng.IntN(600))
 		m.cfg.Last = m.cfg.First + uint16(m.rng.IntN(40))
@@ -1018,7 +1037,7 @@ func (m *model) check() {
 	if t.Counters != m.counters {
 		m.failf("counters %+v, want %+v", t.Counters, m.counters)
 	}
-	if c := t.Counters; c.CallsRequested != uint64(t.Len())+c.CallsEnded {
+	if c := t.Counters; c.CallsRequested+uint64(m.restored) != uint64(t.Len())+c.CallsEnded {
 		m.failf("counters do not add up: %+v with %d live", c, t.Len())
 	}
 	at, ok := t.Next()

@@ -37,7 +37,7 @@ type Timeouts struct {
 	Clearing time.Duration // a call that was asked to be cleared ends after this
 	Grace    time.Duration // the GRE of an ended call flows on for this
 	Rest     time.Duration // a told Call ID is not given again for this
-	Renew    time.Duration // how often the data plane renews a flow; 0: never
+	Renew    time.Duration // after at most this the data plane renews a flow; 0: never
 }
 
 // Config of a Table.
@@ -49,6 +49,9 @@ type Config struct {
 	Timeouts    Timeouts
 	Remember    int         // how many ended calls are kept for Table.Ended
 	Notify      func(Event) // may be nil
+	// Changed is told of every call whose Record has become another, at times
+	// more than once; may be nil.
+	Changed func(*Call)
 }
 
 // Counters of what the table did since it was made.
@@ -91,6 +94,8 @@ type Table struct {
 	held        int              // calls of all connections whose Call IDs are not free
 	ended       []*Call          // the last ones, oldest first
 	lastID      uint64
+
+	lastConnection uint64
 }
 
 // usage is what one client has.
@@ -115,7 +120,7 @@ func NewTable(cfg Config, plane DataPlane, rng *rand.Rand) *Table {
 // Reconfigure changes limits and timeouts, and the range for calls to come.
 // Calls that are up keep what they have.
 func (t *Table) Reconfigure(cfg Config) {
-	cfg.Notify = t.cfg.Notify
+	cfg.Notify, cfg.Changed = t.cfg.Notify, t.cfg.Changed
 	t.cfg = cfg
 	t.pool.setRange(cfg.First, cfg.Last)
 }
@@ -158,6 +163,12 @@ func (t *Table) ExpireSome(now time.Time, most int) bool { return t.agenda.run(n
 func (t *Table) notify(kind EventKind, now time.Time, c *Call) {
 	if t.cfg.Notify != nil {
 		t.cfg.Notify(Event{kind, now, c})
+	}
+}
+
+func (t *Table) changed(c *Call) {
+	if t.cfg.Changed != nil {
+		t.cfg.Changed(c)
 	}
 }
 
