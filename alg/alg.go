@@ -57,6 +57,9 @@ type Config struct {
 	// once, when it is known what becomes of it.
 	Decide func(*Segment, Verdict)
 	Notify func(Event) // may be nil
+	// Changed is told of every connection whose Record has become another, before
+	// the segment that did it is decided, and at times more than once; may be nil.
+	Changed func(*Connection)
 }
 
 // ALG holds the control connections of a router. It is used by one goroutine
@@ -104,8 +107,15 @@ func (a *ALG) Open(now time.Time, f Flow, path nat.Path) (*Connection, error) {
 	}
 	a.flows[f] = c
 	a.Counters.Connections++
+	a.changed(c)
 	a.notify(ConnectionOpened, now, c)
 	return c, nil
+}
+
+func (a *ALG) changed(c *Connection) {
+	if a.cfg.Changed != nil {
+		a.cfg.Changed(c)
+	}
 }
 
 func (a *ALG) notify(kind EventKind, now time.Time, c *Connection) {

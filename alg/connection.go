@@ -75,8 +75,10 @@ func (c *Connection) Reopens(s *Segment) bool {
 	if s.Flags&SYN == 0 {
 		// The beginning may have passed unseen. What follows the end of a
 		// connection and is far from its sequence numbers is another one.
-		return c.State == Closed && d.started && len(s.Payload) > 0 &&
-			uint32(s.Seq-d.next+maxHistory) > 2*maxHistory
+		// So is what comes after a time in which nobody looked and is far behind.
+		return d.started && len(s.Payload) > 0 &&
+			(c.State == Closed && uint32(s.Seq-d.next+maxHistory) > 2*maxHistory ||
+				d.restored && before(s.Seq, d.next-maxHistory))
 	}
 	return d.started && (!c.known[s.From] || c.opened[s.From] != s.Seq+1)
 }
@@ -143,6 +145,7 @@ func (c *Connection) unparsed(now time.Time, side nat.Side, err error) {
 	// The segments of this side that wait go on as soon as the one that was
 	// not understood has.
 	c.dirs[side.Other()].drain(now)
+	c.alg.changed(c)
 }
 
 // finished notes the end of one side's stream. PPTP's calls end with the
@@ -158,6 +161,7 @@ func (c *Connection) finished(now time.Time, side nat.Side) {
 	reason := fmt.Sprintf("control connection closed by the %v", side)
 	c.State = Closing
 	c.because(reason)
+	c.alg.changed(c)
 	c.calls.EndAll(now, reason)
 	c.alg.table.Schedule(&c.until, now.Add(closingLinger), func(now time.Time) { c.close(now, reason) })
 }
@@ -187,6 +191,7 @@ func (c *Connection) close(now time.Time, reason string) {
 	}
 	c.State = Closed
 	c.because(reason)
+	c.alg.changed(c)
 	for i := range c.dirs {
 		c.dirs[i].giveBack(now)
 	}
@@ -216,6 +221,7 @@ func (c *Connection) remove(now time.Time) {
 	if c.alg.flows[c.Flow] == c {
 		delete(c.alg.flows, c.Flow)
 	}
+	c.alg.changed(c)
 }
 
 func (c *Connection) decide(s *Segment, v Verdict) {

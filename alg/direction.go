@@ -36,6 +36,8 @@ type direction struct {
 
 	fin    bool
 	finSeq uint32
+
+	restored bool // and nothing was forwarded since
 }
 
 // outcome is what forward did with a segment.
@@ -54,11 +56,12 @@ func (d *direction) start(now time.Time, seq uint32, m mode) {
 	if d.conn.passed {
 		m = blind
 	}
-	d.started, d.next = true, seq
+	d.started, d.restored, d.next = true, false, seq
 	before := len(d.past.buf)
 	d.past.reset(seq)
 	d.remember(before)
 	d.restart(m)
+	d.conn.alg.changed(d.conn)
 }
 
 // segment forwards a segment and those that waited for it, or holds it.
@@ -123,7 +126,8 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 	d.past.add(s.Payload[from : from+n])
 	d.remember(before)
 	d.next += uint32(n)
-	d.giveUps = 0
+	d.giveUps, d.restored = 0, false
+	d.conn.alg.changed(d.conn)
 	switch {
 	case err != nil:
 		d.conn.unparsed(now, d.side, err)
@@ -137,6 +141,7 @@ func (d *direction) forward(now time.Time, s *Segment) outcome {
 func (d *direction) release(now time.Time, s *Segment) {
 	if s.Flags&FIN != 0 {
 		d.fin, d.finSeq = true, s.dataSeq()+uint32(len(s.Payload))
+		d.conn.alg.changed(d.conn)
 		d.conn.finished(now, d.side)
 	}
 	d.conn.decide(s, Accept)

@@ -177,12 +177,7 @@ func (d *direction) answered(now time.Time, told uint16) {
 	other := d.side.Other()
 	f.call = d.conn.calls.Peer(other, told)
 	if f.call == nil && d.conn.Midstream {
-		// Asked for before we came.
-		dir := nat.Outgoing
-		if d.kind == IncomingCallReplyType {
-			dir = nat.Incoming
-		}
-		f.call = d.conn.calls.Adopt(now, other, dir, told)
+		f.call = d.missed(now, told)
 	}
 	// An answer that accepts what is over here, say because it came too late,
 	// would make a call whose GRE goes nowhere.

@@ -530,6 +530,10 @@ func (l *link) open() {
 		l.peers[i].todo, l.peers[i].ready = nil, false
 	}
 	l.gentle = !w.p.synSeen
+	if b := w.book; b != nil { // a SYN that is lost comes again; not here
+		b.calm = true
+		defer func() { b.calm = false }()
+	}
 	if !l.gentle {
 		if w.chance(3) {
 			syn := l.streams[nat.Client].emit(0, 0, alg.SYN)
