@@ -16,6 +16,7 @@ _pptp_alg() {
     "run --port") return ;;
     "run --queue") return ;;
     "run --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "run --state") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "check --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "check --port") return ;;
     "check --queue") return ;;
@@ -32,6 +33,7 @@ _pptp_alg() {
     "config --port") return ;;
     "config --queue") return ;;
     "config --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "config --state") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "rules --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "rules --port") return ;;
@@ -43,10 +45,10 @@ _pptp_alg() {
     "replay --write") COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case "${COMP_WORDS[1]}" in
-    run) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --help" ;;
+    run) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --state --help" ;;
     check) flags="--config --json --port --queue --socket --strict --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
-    config) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --help" ;;
+    config) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --state --help" ;;
     rules) flags="--anchor --config --port --queue --remove --help" ;;
     replay) flags="--config --json --port --public --seed --write --help" ;;
     version) flags=" --help" ;;

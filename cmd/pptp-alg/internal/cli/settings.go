@@ -36,6 +36,7 @@ func (s *settings) load() (config.Config, error) {
 func (s *settings) runFlags(fs *flag.FlagSet) {
 	s.configFlag(fs)
 	s.socketFlag(fs)
+	s.stateFlag(fs)
 	s.queueFlag(fs)
 	s.portFlag(fs)
 	s.anchorFlag(fs)
@@ -81,6 +82,11 @@ func (s *settings) anchorFlag(fs *flag.FlagSet) {
 func (s *settings) socketFlag(fs *flag.FlagSet) {
 	setting(s, fs, "socket", "control socket `PATH` (default "+config.DefaultSocket+")", parseSocket,
 		func(c *config.Config, path string) { c.Socket = path })
+}
+
+func (s *settings) stateFlag(fs *flag.FlagSet) {
+	setting(s, fs, "state", "state file `PATH`, \"\" for none (default "+config.DefaultState+")", config.ParseState,
+		func(c *config.Config, path string) { c.State = path })
 }
 
 func (s *settings) logFlags(fs *flag.FlagSet) {

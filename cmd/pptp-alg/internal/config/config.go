@@ -3,17 +3,23 @@ package config
 import (
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 )
 
 // DefaultSocket is where the daemon listens for status requests.
 const DefaultSocket = "/run/pptp-alg/control.sock"
 
+// DefaultState is where the daemon writes down what a restart needs, as long as the
+// control socket is where it is by default too; see StatePath.
+const DefaultState = "/run/pptp-alg/control.state"
+
 // Config is what the daemon works by.
 type Config struct {
 	Queue     uint16   // the nfnetlink queue
 	Ports     []uint16 // TCP ports of control connections, at least one
 	Socket    string   // path of the control socket
+	State     string   // path of the state file; empty: none. See StatePath
 	Guard     Guard
 	Anchor    Anchor
 	LogFormat LogFormat
@@ -87,6 +93,7 @@ func Default() Config {
 		Queue:     1723,
 		Ports:     []uint16{1723}, // RFC 2637, section 1.3
 		Socket:    DefaultSocket,
+		State:     DefaultState,
 		Guard:     GuardCalls,
 		Anchor:    AnchorAuto,
 		LogFormat: LogText,
@@ -117,6 +124,15 @@ func Default() Config {
 		CallLog:  CallLog{ServerAddress: true},
 		Capture:  Capture{Total: 32, Connection: 64},
 	}
+}
+
+// StatePath returns where the state file is: beside the control socket, whose lock
+// is for both, unless another place was chosen. Empty: there is none.
+func (c *Config) StatePath() string {
+	if c.State != DefaultState {
+		return c.State
+	}
+	return strings.TrimSuffix(c.Socket, ".sock") + ".state"
 }
 
 // Clone returns a copy that shares nothing.

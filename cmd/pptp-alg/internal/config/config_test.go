@@ -61,6 +61,7 @@ rest = "14m"
 queue = 7
 ports = [1723, 1724]
 socket = "/tmp/x.sock"
+state = ""
 guard = "all"
 anchor = "off"
 log_format = "json"
@@ -277,5 +278,27 @@ func TestMostPorts(t *testing.T) {
 	c, err := Parse("x.toml", []byte("ports = ["+manyPorts(MaxPorts)+"]"))
 	if err != nil || len(c.Ports) != MaxPorts {
 		t.Errorf("%d ports: %v", len(c.Ports), err)
+	}
+}
+
+// The state file follows the socket, and so its lock, unless somebody put it elsewhere.
+func TestStatePath(t *testing.T) {
+	c := Default()
+	if c.StatePath() != DefaultState {
+		t.Errorf("with the default socket %q, want %q", c.StatePath(), DefaultState)
+	}
+	for socket, want := range map[string]string{"/tmp/a.sock": "/tmp/a.state", "/tmp/b": "/tmp/b.state"} {
+		c.Socket = socket
+		if c.StatePath() != want {
+			t.Errorf("beside %s: %q", socket, c.StatePath())
+		}
+	}
+	for _, state := range []string{"", "/var/lib/pptp"} {
+		if c.State = state; c.StatePath() != state {
+			t.Errorf("%q became %q", state, c.StatePath())
+		}
+	}
+	if _, err := Parse("x.toml", []byte(`state = "relative"`)); err == nil {
+		t.Error("a relative path was taken")
 	}
 }

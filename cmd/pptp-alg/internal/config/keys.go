@@ -24,6 +24,7 @@ var keys = []key{
 	{"queue", func(c *Config, v any) error { return setUint16(&c.Queue, v, 0) }},
 	{"ports", setPorts},
 	{"socket", func(c *Config, v any) error { return setPath(&c.Socket, v) }},
+	{"state", func(c *Config, v any) error { return setState(&c.State, v) }},
 	{"guard", func(c *Config, v any) error { return setWord(&c.Guard, v, GuardCalls, GuardAll) }},
 	{"anchor", func(c *Config, v any) error { return setWord(&c.Anchor, v, AnchorAuto, AnchorFTP, AnchorOff) }},
 	{"log_format", func(c *Config, v any) error { return setWord(&c.LogFormat, v, LogText, LogJSON) }},
@@ -95,6 +96,13 @@ func ParseLogLevel(s string) (slog.Level, error) {
 func ParseSocket(s string) (string, error) {
 	var path string
 	err := demand(setPath(&path, s))
+	return path, err
+}
+
+// ParseState reads an absolute path, or nothing.
+func ParseState(s string) (string, error) {
+	var path string
+	err := demand(setState(&path, s))
 	return path, err
 }
 
@@ -195,6 +203,16 @@ func setPath(dst *string, v any) error {
 		return fmt.Errorf("be an absolute path, not %q", s)
 	case len(s) > maxSocketPath:
 		return fmt.Errorf("be at most %d bytes long, a limit of Unix sockets", maxSocketPath)
+	}
+	*dst = s
+	return nil
+}
+
+// setState takes the path of a file, or nothing.
+func setState(dst *string, v any) error {
+	s, ok := v.(string)
+	if !ok || s != "" && !filepath.IsAbs(s) {
+		return fmt.Errorf("be an absolute path in quotes, or empty, not %s", describe(v))
 	}
 	*dst = s
 	return nil

@@ -17,6 +17,7 @@ var values = map[string]func(*Config) any{
 	"log_format":    func(c *Config) any { return string(c.LogFormat) },
 	"log_level":     func(c *Config) any { return levelName(c.LogLevel) },
 	"call_id_range": func(c *Config) any { return fmt.Sprintf("%d-%d", c.CallIDs.First, c.CallIDs.Last) },
+	"state":         func(c *Config) any { return c.State },
 	"remember":      func(c *Config) any { return c.Remember },
 
 	"limits.calls_per_client":       func(c *Config) any { return c.Limits.CallsPerClient },

@@ -53,6 +53,7 @@ type daemon struct {
 	keeper   keeper
 	news     news.Bus
 	evidence *evidence.Keeper // nil: nobody asked for it
+	journal  *journal
 
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
@@ -78,6 +79,10 @@ type counters struct {
 	restoredConnections uint64 // of these, put back
 	eventsLost          uint64 // times that the event socket overflowed
 	tableRestored       uint64 // times that our nftables table had to be put back
+	callsTakenOver      uint64 // of the daemon before this one
+	entriesRevived      uint64 // of these calls, entries that were gone
+	entriesSwept        uint64 // entries that it had made for calls of which nobody was told
+	recordsRefused      uint64 // records of its that were of no use
 }
 
 // Run is the daemon. It returns when ctx is done, or when it cannot go on.
@@ -171,8 +176,13 @@ func (d *daemon) start() (closers []func() error, err error) {
 		away: d.isAway,
 	}
 	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
-	d.table = nat.NewTable(tableConfig(d.config, d.callEvent), d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
-	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent}, d.table)
+	d.journal = newJournal(d.log)
+	d.plane.journal = d.journal
+	tc := tableConfig(d.config, d.callEvent)
+	tc.Changed = d.journal.callChanged
+	d.table = nat.NewTable(tc, d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
+	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent, Changed: d.journal.connectionChanged}, d.table)
+	d.journal.table, d.journal.alg = d.table, d.alg
 
 	if err = alone(kernel); err != nil {
 		return closers, err
@@ -198,7 +208,16 @@ func (d *daemon) start() (closers []func() error, err error) {
 	if d.ruleset, err = d.rulesFor(d.config); err != nil {
 		return closers, err
 	}
-	if err = d.install(d.ruleset); err != nil {
+	// From here on the kernel keeps control packets for us: what is read now is not overtaken.
+	last := d.readJournal()
+	if err = last.restore(); err != nil {
+		return closers, err
+	}
+	undo(func() error {
+		d.journal.close(time.Now())
+		return nil
+	})
+	if err = d.install(d.ruleset, d.guard()...); err != nil {
 		return closers, err
 	}
 	undo(func() error {
@@ -208,6 +227,10 @@ func (d *daemon) start() (closers []func() error, err error) {
 		return nil
 	})
 	d.reclaim()
+	if err = last.mend(); err != nil {
+		return closers, err
+	}
+	d.journal.begin(time.Now())
 	return closers, nil
 }
 

@@ -65,6 +65,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		case c := <-reload:
 			d.reload(c)
 		}
+		d.journal.flush(time.Now())
 		d.evidence.Flush()
 	}
 }
@@ -198,9 +199,9 @@ func (d *daemon) reload(c config.Config) {
 	d.tell(d.manager.Reloading())
 	defer d.ready()
 	fixed := d.config
-	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || !slices.Equal(c.Ports, fixed.Ports) {
-		d.log.Warn("queue, ports and socket change at the next start only")
-		c.Queue, c.Socket, c.Ports = fixed.Queue, fixed.Socket, fixed.Ports
+	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || c.State != fixed.State || !slices.Equal(c.Ports, fixed.Ports) {
+		d.log.Warn("queue, ports, socket and state change at the next start only")
+		c.Queue, c.Socket, c.State, c.Ports = fixed.Queue, fixed.Socket, fixed.State, fixed.Ports
 	}
 	if unobserved(&c, fixed) {
 		d.log.Warn("call_log, capture and metrics change at the next start only")

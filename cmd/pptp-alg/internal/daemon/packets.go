@@ -141,6 +141,7 @@ func (d *daemon) unopened(now time.Time, p *queue.Packet, s *alg.Segment, err er
 // settle gives the verdict on a segment. It is alg.Config.Decide.
 func (d *daemon) settle(s *alg.Segment, v alg.Verdict) {
 	p := s.Packet.(*queue.Packet)
+	d.journal.flush(time.Now())
 	var err error
 	switch {
 	case v == alg.Drop:

@@ -30,6 +30,8 @@ type plane struct {
 	log   *slog.Logger
 	// limited logs what can come often.
 	limited func(message string, args ...any)
+	// journal is told of every mapping that the kernel has.
+	journal *journal
 
 	// restore puts the table back when it turns out to be gone.
 	restore func() error
@@ -82,6 +84,7 @@ func (p *plane) Open(m *nat.Mapping) error {
 	if p.away(m.Path) {
 		return errAway
 	}
+	p.journal.opening(m)
 	if err := p.create(entry); err != nil {
 		return err
 	}
@@ -137,6 +140,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 	if p.away(m.Path) {
 		return nil
 	}
+	p.journal.mappingChanged(m)
 	e := entryOf(m)
 	counted := p.traffic(m)
 	if err := p.ct.Replace(e); err != nil {
@@ -153,6 +157,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 
 // Close implements nat.DataPlane. The guard stays until Free.
 func (p *plane) Close(m *nat.Mapping) {
+	p.journal.mappingChanged(m)
 	m.Past = p.traffic(m)
 	e := entryOf(m)
 	if err := p.ct.Delete(e); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
@@ -163,6 +168,7 @@ func (p *plane) Close(m *nat.Mapping) {
 
 // Free implements nat.DataPlane.
 func (p *plane) Free(m *nat.Mapping) {
+	p.journal.mappingChanged(m)
 	if err := p.rules.Delete(guardOf(m)); err != nil && !errors.Is(err, rules.ErrAbsent) {
 		p.errors++
 		p.log.Error("cannot take a Call ID from the guard set", "call", guardOf(m), "error", err)
@@ -181,6 +187,7 @@ func sum(past nat.Traffic, now conntrack.Counters) nat.Traffic {
 
 // Lost brings back an entry that somebody else removed.
 func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
+	p.journal.mappingChanged(m)
 	e := entryOf(m)
 	m.Past = sum(m.Past, last)
 	if p.away(m.Path) {
@@ -204,3 +211,16 @@ func (p *plane) Pause(m *nat.Mapping) { p.Close(m) }
 
 // Resume brings back an entry that Pause took away.
 func (p *plane) Resume(m *nat.Mapping) error { return p.Lost(m, conntrack.Counters{}) }
+
+// revive makes the entry of a mapping that was taken over and has none, or another.
+func (p *plane) revive(m *nat.Mapping) error {
+	err := p.ct.Replace(entryOf(m))
+	if exists := (*conntrack.ExistsError)(nil); errors.As(err, &exists) {
+		err = p.create(entryOf(m)) // which clears the way
+	}
+	if err != nil {
+		p.errors++
+		p.limited("cannot make the conntrack entry of a call again, will try again", "entry", entryOf(m).String(), "error", err)
+	}
+	return err
+}

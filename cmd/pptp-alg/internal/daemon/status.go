@@ -105,6 +105,11 @@ func (d *daemon) count() map[string]uint64 {
 		"entries_failed":           d.plane.errors,
 		"events_lost":              own.eventsLost,
 		"table_restored":           own.tableRestored,
+		"calls_taken_over":         own.callsTakenOver,
+		"entries_revived":          own.entriesRevived,
+		"entries_swept":            own.entriesSwept,
+		"records_refused":          own.recordsRefused,
+		"state_failures":           d.journal.failures,
 	}
 	maps.Copy(all, queueCounters(q))
 	if packets, err := d.plane.rules.Counters(); err == nil {

@@ -1,0 +1,346 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/state"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+	"pptp-alg/rules"
+)
+
+// A takeover goes on with the calls of the daemon before this one. Their GRE has flowed all the while,
+// in the kernel; nothing of that is touched here. The journal says which calls these are, and the kernel
+// what became of them:
+//
+//	mapping, entry there                  goes on
+//	mapping, entry gone, call lives       the entry is made again
+//	mapping of no call                    its message never went on: taken away
+//	entry of no mapping                   left alone; its Call ID is nobody's until it has gone
+//	connection, TCP entry established     goes on
+//	connection, TCP entry closing         ends, with its calls
+//	connection, TCP entry gone            ends unless it shows a sign of life
+//
+// It runs when the queue is bound and before the first packet is taken from it: the kernel keeps them meanwhile.
+type takeover struct {
+	*daemon
+	now  time.Time
+	boot time.Time
+
+	last        numbers
+	mappings    []nat.MappingRecord
+	calls       []callState
+	connections []connectionState
+
+	entries map[place]conntrack.Stored
+	known   map[uint64]*nat.Connection
+
+	refused, strangers int
+}
+
+// readJournal opens the journal and reads what the last daemon has left in it.
+func (d *daemon) readJournal() *takeover {
+	now := time.Now()
+	t := &takeover{
+		daemon: d, now: now, boot: now.Add(-sinceBoot()),
+		entries: map[place]conntrack.Stored{}, known: map[uint64]*nat.Connection{},
+	}
+	path := d.config.StatePath()
+	if path == "" {
+		return t
+	}
+	identity, err := state.Identity()
+	if err != nil {
+		d.log.Warn("the state is not written down: a restart loses calls", "error", err)
+		return t
+	}
+	report, err := state.Load(path, identity, t.take)
+	switch {
+	case errors.Is(err, state.ErrForeign):
+		d.log.Warn("the state is not written down: a restart loses calls", "error", err)
+		return t
+	case err != nil:
+		d.log.Warn("cannot read the state of the last daemon; its calls go on, but are not known", "error", err)
+	case report.Ignored != "":
+		d.log.Info("the state of the last daemon is of no use", "file", path, "because", report.Ignored)
+	case report.Torn > 0:
+		d.log.Info("the end of the state file does not count", "file", path, "bytes", report.Torn)
+	}
+	d.journal.file = state.New(path, identity)
+	return t
+}
+
+// take takes one record.
+func (t *takeover) take(key, value []byte) {
+	c := &coder{b: value, reading: true, boot: t.boot}
+	var kind byte
+	if len(key) > 0 {
+		kind = key[0]
+	}
+	switch kind {
+	case keyNumbers:
+		c.numbers(&t.last)
+	case keyMapping:
+		var r nat.MappingRecord
+		if c.mapping(&r); c.done() {
+			t.mappings = append(t.mappings, r)
+		}
+	case keyCall:
+		var r callState
+		if c.call(&r); c.done() {
+			t.calls = append(t.calls, r)
+		}
+	case keyConnection:
+		var r connectionState
+		if c.connection(&r); c.done() {
+			t.connections = append(t.connections, r)
+		}
+	default:
+		c.fail()
+	}
+	if !c.done() {
+		t.refuse(errors.New("not a record of this version"), "key", key)
+	}
+}
+
+// refuse passes over a record.
+func (t *takeover) refuse(err error, args ...any) {
+	t.refused++
+	t.counters.recordsRefused++
+	t.limited("a record of the last daemon was passed over", append(args, "error", err)...)
+}
+
+// restore fills the table and the ALG. The kernel's tables are only read.
+func (t *takeover) restore() error {
+	stored, err := t.plane.ct.List()
+	if err != nil {
+		return err
+	}
+	for _, e := range stored {
+		t.entries[placeOfEntry(e.Entry)] = e
+	}
+	t.table.Resume(t.last.call, t.last.connection)
+	for _, r := range t.mappings {
+		t.restoreMapping(r)
+	}
+	t.strange()
+	slices.SortFunc(t.connections, func(a, b connectionState) int { return cmp.Compare(a.ID, b.ID) })
+	for _, r := range t.connections {
+		c, err := t.table.RestoreConnection(r.ID, r.Path, r.State == alg.Closed)
+		if err != nil {
+			t.refuse(err)
+			continue
+		}
+		t.known[r.ID] = c
+	}
+	slices.SortFunc(t.calls, func(a, b callState) int { return cmp.Compare(a.ID, b.ID) })
+	for _, r := range t.calls {
+		t.restoreCall(r)
+	}
+	return t.restoreConnections()
+}
+
+// placeOfEntry is placeOf for an entry.
+func placeOfEntry(e conntrack.Entry) place {
+	p := place{nat.Tuple{Src: e.Arrives.Src, Dst: e.Arrives.Dst, CallID: e.Arrives.CallID}, e.Zone.ID}
+	if e.Zone.Direction == conntrack.ReplyOnly {
+		p.zone = 0
+	}
+	return p
+}
+
+func (t *takeover) restoreMapping(r nat.MappingRecord) {
+	if !r.Resting {
+		// An entry is renewed so long before its end.
+		r.Due = time.Time{}
+		if e, there := t.entries[place{arrives(r), zoneOf(r)}]; there {
+			r.Due = t.now.Add(max(0, e.Remaining-(entryLife-entryRenew)))
+		}
+	}
+	if _, err := t.table.RestoreMapping(t.now, r); err != nil {
+		t.refuse(err)
+	}
+}
+
+func arrives(r nat.MappingRecord) nat.Tuple {
+	m := nat.Mapping{Path: &r.Path, Side: r.Side, Told: r.Told}
+	return m.Arrives()
+}
+
+func zoneOf(r nat.MappingRecord) uint16 {
+	m := nat.Mapping{Path: &r.Path, Side: r.Side}
+	return m.ArrivalZone()
+}
+
+// strange keeps the Call IDs of entries that no record names out of use until the entries are gone. They may
+// carry calls whose connection this router knows nothing of.
+func (t *takeover) strange() {
+	for p, e := range t.entries {
+		if t.table.Find(p.Tuple, p.zone) != nil {
+			continue
+		}
+		r := nat.MappingRecord{
+			// GRE towards the server travels like the connection's original packets, in the same zone.
+			Path: nat.Path{
+				Hosts: [2]nat.Host{
+					nat.Client: {Real: e.Arrives.Src, Told: e.Leaves.Src},
+					nat.Server: {Real: e.Leaves.Dst, Told: e.Arrives.Dst},
+				},
+				Zone: nat.Zone{ID: e.Zone.ID, Direction: nat.ZoneDirection(e.Zone.Direction)},
+				Mark: e.Mark,
+			},
+			Side: nat.Server, Real: e.Leaves.CallID, Told: e.Arrives.CallID,
+			Resting: true, Due: t.now.Add(e.Remaining),
+		}
+		if _, err := t.table.RestoreMapping(t.now, r); err != nil {
+			t.refuse(err)
+			continue
+		}
+		t.strangers++
+	}
+}
+
+func (t *takeover) restoreCall(r callState) {
+	c := t.known[r.connection]
+	if c == nil {
+		// Only the Call IDs of ended calls outlive their connection.
+		if r.State != nat.Ended {
+			t.refuse(errors.New("its control connection has no record"), "call", r.ID)
+		}
+		return
+	}
+	call, err := c.Restore(t.now, r.CallRecord)
+	if err != nil {
+		t.refuse(err)
+		return
+	}
+	switch {
+	case !call.Live():
+		s := t.call(t.now, call, past)
+		t.record(call).ended = &s
+	case call.State == nat.Established && call.Up.Add(t.config.Timeouts.Silence).After(t.now):
+		t.watchGRE(call.Up, call)
+	}
+	t.journal.callChanged(call)
+}
+
+// restoreConnections has the ALG know the connections, and finds out what became of them.
+func (t *takeover) restoreConnections() error {
+	if len(t.known) == 0 {
+		return nil
+	}
+	list, err := t.plane.ct.Connections(t.ports)
+	if err != nil {
+		return err
+	}
+	ways, states := map[alg.Flow]way{}, map[alg.Flow]conntrack.TCPState{}
+	for _, c := range list {
+		var w way
+		w.client, w.server, w.path = orient(c, t.ports)
+		// Kernels that send no conntrack entries along do not tell zones apart.
+		flow := w.flow(nat.Zone{})
+		for _, f := range [...]alg.Flow{flow, w.flow(w.path.Zone)} {
+			if old, twice := ways[f]; !twice || old.path.Zone != w.path.Zone {
+				ways[f], states[f] = w, c.State
+			}
+		}
+	}
+	for _, r := range t.connections {
+		calls := t.known[r.ID]
+		if calls == nil {
+			continue
+		}
+		c, err := t.alg.Restore(t.now, r.Record, calls)
+		if err != nil {
+			t.refuse(err)
+			calls.Close(t.now, "its record could not be used")
+			continue
+		}
+		c.Note = [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}
+		w, there := ways[r.Flow]
+		switch {
+		case c.State == alg.Closed:
+		case !there && lives(c):
+			// Somebody flushed everything, or it is over: then the calls' entries are still there.
+			if t.flushed(c.Calls().ID) {
+				t.reconnect(c)
+			}
+			c.Lost(t.now)
+		case !there:
+		case w.path.Hosts != r.Path.Hosts || w.path.Zone != r.Path.Zone:
+			c.Close(t.now, "control connection was replaced while the daemon was away")
+		case states[r.Flow] > conntrack.TCPEstablished && c.State != alg.Closing:
+			c.Close(t.now, "control connection was closed while the daemon was away")
+		}
+	}
+	return nil
+}
+
+// flushed reports whether no call of a connection has an entry any more, though it has calls.
+func (t *takeover) flushed(connection uint64) bool {
+	has, there := false, false
+	t.table.Mappings(func(m *nat.Mapping) {
+		if c := m.Call(); m.Open() && c != nil && c.Connection.ID == connection {
+			_, is := t.entries[placeOf(m)]
+			has, there = true, there || is
+		}
+	})
+	return has && !there
+}
+
+// mend brings the kernel's tables in line. It comes when our nftables table is there.
+func (t *takeover) mend() error {
+	if err := t.unguard(); err != nil {
+		return err
+	}
+	swept := t.table.Sweep()
+	made := 0
+	t.table.Mappings(func(m *nat.Mapping) {
+		e, there := t.entries[placeOf(m)]
+		switch {
+		case !m.Open() && there && m.Call() != nil:
+			_ = t.plane.ct.Delete(e.Entry) // its end came in between
+		case m.Open() && (!there || !e.Equal(entryOf(m))) && m.Call() != nil && m.Call().Live():
+			if t.plane.revive(m) != nil {
+				t.table.RenewSoon(t.now, m)
+			}
+			made++
+		}
+	})
+	up := 0
+	t.table.Calls(func(c *nat.Call) {
+		if c.State == nat.Established || c.State == nat.Clearing {
+			up++
+		}
+	})
+	t.counters.callsTakenOver = uint64(t.table.Len())
+	t.counters.entriesRevived, t.counters.entriesSwept = uint64(made), uint64(swept)
+	if len(t.mappings)+len(t.connections)+t.strangers == 0 {
+		return nil
+	}
+	t.log.Info("took over the calls of the last daemon", "calls", t.table.Len(), "up", up, "control connections", t.alg.Len(),
+		"entries made again", made, "entries dropped", swept, "entries of unknown calls", t.strangers,
+		"records passed over", t.refused, "took", time.Since(t.now).Round(time.Millisecond))
+	return nil
+}
+
+// unguard takes from the guard what no mapping has.
+func (t *takeover) unguard() error {
+	calls, err := t.plane.rules.Calls()
+	if err != nil {
+		return err
+	}
+	known := map[rules.Call]bool{}
+	for _, c := range t.guard() {
+		known[c] = true
+	}
+	calls = slices.DeleteFunc(calls, func(c rules.Call) bool { return known[c] })
+	if len(calls) == 0 {
+		return nil
+	}
+	return t.plane.rules.Delete(calls...)
+}
