@@ -122,6 +122,7 @@ func (c *Connection) Ignore(now time.Time, reason string) {
 		c.dirs[i].restart(blind)
 		c.dirs[i].drain(now)
 	}
+	c.alg.changed(c)
 }
 
 // found notes that a message was found in the middle of the stream.

@@ -20,7 +20,7 @@ func (a *ALG) Restore(now time.Time, r Record, calls *nat.Connection) (*Connecti
 	}
 	c := &Connection{
 		Flow: r.Flow, State: r.State, Since: r.Since, Midstream: true, Unparsed: r.Unparsed, Reason: r.Reason,
-		alg: a, calls: calls, opened: r.Opened, known: r.Known,
+		alg: a, calls: calls, opened: r.Opened, known: r.Known, passed: r.Unparsed != "",
 	}
 	for i := range c.dirs {
 		d := &c.dirs[i]

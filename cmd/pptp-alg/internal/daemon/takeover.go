@@ -249,6 +249,7 @@ func (t *takeover) restoreConnections() error {
 			}
 		}
 	}
+	flushed := t.flushed()
 	for _, r := range t.connections {
 		calls := t.known[r.ID]
 		if calls == nil {
@@ -266,7 +267,7 @@ func (t *takeover) restoreConnections() error {
 		case c.State == alg.Closed:
 		case !there && lives(c):
 			// Somebody flushed everything, or it is over: then the calls' entries are still there.
-			if t.flushed(c.Calls().ID) {
+			if flushed[r.ID] {
 				t.reconnect(c)
 			}
 			c.Lost(t.now)
@@ -280,16 +281,20 @@ func (t *takeover) restoreConnections() error {
 	return nil
 }
 
-// flushed reports whether no call of a connection has an entry any more, though it has calls.
-func (t *takeover) flushed(connection uint64) bool {
-	has, there := false, false
+// flushed finds the connections that have calls, and of these calls no entry any more.
+func (t *takeover) flushed() map[uint64]bool {
+	flushed := map[uint64]bool{}
 	t.table.Mappings(func(m *nat.Mapping) {
-		if c := m.Call(); m.Open() && c != nil && c.Connection.ID == connection {
-			_, is := t.entries[placeOf(m)]
-			has, there = true, there || is
+		c := m.Call()
+		if !m.Open() || c == nil {
+			return
 		}
+		id := c.Connection.ID
+		all, seen := flushed[id]
+		_, there := t.entries[placeOf(m)]
+		flushed[id] = !there && (all || !seen)
 	})
-	return has && !there
+	return flushed
 }
 
 // mend brings the kernel's tables in line. It comes when our nftables table is there.
