@@ -42,27 +42,17 @@ func Call(ctx context.Context, path, command string, args, result any) error {
 
 // Raw is [Call] with the answer as the daemon wrote it.
 func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, error) {
-	r := request{Command: command}
-	if args != nil {
-		b, err := json.Marshal(args)
-		if err != nil {
-			return nil, fmt.Errorf("encode arguments: %w", err)
-		}
-		r.Args = b
+	r, err := newRequest(command, args)
+	if err != nil {
+		return nil, err
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(10 * time.Second)
 	}
-	d := net.Dialer{Deadline: deadline}
-	c, err := d.DialContext(ctx, "unix", path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("%w on %s", ErrNoDaemon, path)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("may not connect to %s: %w; try as root", path, unix.EACCES)
-	case err != nil:
-		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
+	c, err := connect(ctx, path, deadline)
+	if err != nil {
+		return nil, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
@@ -74,11 +64,44 @@ func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, 
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, cmp.Or(writeErr, err))
 	}
+	if err := refused(line); err != nil {
+		return nil, err
+	}
+	return json.RawMessage(bytes.TrimSuffix(line, []byte("\n"))), nil
+}
+
+func newRequest(command string, args any) (r request, err error) {
+	r.Command = command
+	if args != nil {
+		if r.Args, err = json.Marshal(args); err != nil {
+			return r, fmt.Errorf("encode arguments: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// connect finds the daemon, or says in words why not.
+func connect(ctx context.Context, path string, deadline time.Time) (net.Conn, error) {
+	d := net.Dialer{Deadline: deadline}
+	c, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("%w on %s", ErrNoDaemon, path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("may not connect to %s: %w; try as root", path, unix.EACCES)
+	case err != nil:
+		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
+	}
+	return c, nil
+}
+
+// refused returns the daemon's refusal if the line is one.
+func refused(line []byte) error {
 	if bytes.HasPrefix(line, []byte(`{"error":`)) {
 		var f failure
 		if err := json.Unmarshal(line, &f); err == nil {
-			return nil, RemoteError(f.Error)
+			return RemoteError(f.Error)
 		}
 	}
-	return json.RawMessage(bytes.TrimSuffix(line, []byte("\n"))), nil
+	return nil
 }

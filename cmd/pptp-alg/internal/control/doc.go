@@ -8,6 +8,10 @@
 // command's document, or {"error":"..."}. A connection carries as many requests as
 // the client likes, one after the other.
 //
+// Some commands are streams: the answer is a line for each event, until the client
+// leaves. A client that reads too slowly is told how many it lost, and one that does
+// not read at all is disconnected.
+//
 // # Nothing a client does holds the daemon up
 //
 // Each client has a goroutine of its own; a request is bounded in size, a line

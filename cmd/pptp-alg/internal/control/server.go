@@ -47,14 +47,16 @@ type Server struct {
 	log      *slog.Logger
 	timeout  time.Duration // of a request line, a handler, and an answer each
 
-	mu       sync.Mutex
-	handlers map[string]Handler
-	clients  map[net.Conn]struct{}
-	closed   bool
-	underWay int // bytes of answers
-	running  sync.WaitGroup
-	ctx      context.Context
-	cancel   context.CancelFunc
+	mu        sync.Mutex
+	handlers  map[string]Handler
+	streams   map[string]Streamer
+	streaming int // clients that listen to a stream
+	clients   map[net.Conn]struct{}
+	closed    bool
+	underWay  int // bytes of answers
+	running   sync.WaitGroup
+	ctx       context.Context
+	cancel    context.CancelFunc
 }
 
 // Config says where to listen.
@@ -157,7 +159,7 @@ func (s *Server) converse(c net.Conn) {
 			}
 			return
 		}
-		if !s.reply(c, s.answer(in.Bytes())) {
+		if s.stream(c, in, in.Bytes()) || !s.reply(c, s.answer(in.Bytes())) {
 			return
 		}
 	}
@@ -213,6 +215,9 @@ func (s *Server) commands() []string {
 	defer s.mu.Unlock()
 	var names []string
 	for n := range s.handlers {
+		names = append(names, n)
+	}
+	for n := range s.streams {
 		names = append(names, n)
 	}
 	slices.Sort(names)

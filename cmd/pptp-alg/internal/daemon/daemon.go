@@ -98,6 +98,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer server.Close()
+	server.Stream("watch", d.tellEvents)
 	server.Handle("status", func(ctx context.Context, _ json.RawMessage) (any, error) { return d.status(ctx) })
 
 	closers, err := d.start()

@@ -10,8 +10,9 @@ import (
 
 // A Filter chooses calls and connections. Zero fields let everything through.
 type Filter struct {
-	Client, Server netip.Prefix // of the address that the side itself has
-	State          string
+	Client netip.Prefix `json:"client"` // of the address that the side itself has
+	Server netip.Prefix `json:"server"`
+	State  string       `json:"state"`
 }
 
 // StateWarning chooses, beside the states, the calls that something is wrong with.
