@@ -7,6 +7,9 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"pptp-alg/conntrack"
+	"pptp-alg/rules"
 )
 
 // firewall looks at the live nftables rules.
@@ -104,10 +107,32 @@ func offload(r *ruleset, c Config) Finding {
 	if len(r.flowTables) == 0 {
 		return ok(name, "there is none")
 	}
+	tables := strings.Join(r.flowTables, ", ")
+	if helper := anchor(); helper != "" {
+		return ok(name, "flow table %s; the daemon keeps control connections out of it with the conntrack helper %s", tables, helper)
+	}
 	return warning(name, &Fix{
 		"take `flow add` out of the rules in /etc/nftables.conf, or let it be for other ports: tcp dport != " + fmt.Sprint(c.Ports[0]) + " flow add @NAME",
 		"uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall; service firewall restart",
-	}, "flow table %s hides control connections from the daemon, unless it can give them a conntrack helper", strings.Join(r.flowTables, ", "))
+	}, "flow table %s hides control connections from the daemon, and this kernel has no conntrack helper to keep them out with", tables)
+}
+
+// anchor names the conntrack helper that the daemon can give to control connections,
+// which the kernel then leaves out of flow tables; "" where it has none.
+func anchor() string {
+	if ct, err := conntrack.Dial(); err == nil {
+		defer ct.Close()
+		if ct.ProbeHelper("pptp-alg") == nil {
+			return "pptp-alg"
+		}
+	}
+	if k, err := rules.Dial(); err == nil {
+		defer k.Close()
+		if k.Helper("ftp") == nil {
+			return "ftp"
+		}
+	}
+	return ""
 }
 
 // kernelHelper looks for rules that give connections the kernel's own PPTP helper.
@@ -127,14 +152,14 @@ func kernelHelper(r *ruleset, c Config) Finding {
 				o, isObject := e.any.(*expr.Objref)
 				t, isTarget := e.any.(*expr.Target)
 				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && legacyHelper() {
-					return fail(name, fix, "chain %v gives it to control connections: they would be translated twice", ch.chainName)
+					return warning(name, fix, "chain %v gives it to control connections: the daemon leaves those that have it alone, with all its limits", ch.chainName)
 				}
 			}
 		}
 	}
 	if v, err := sysctl("net/netfilter/nf_conntrack_helper"); err == nil && v == "1" && module("nf_conntrack_pptp") {
-		return fail(name, both("sysctl -w net.netfilter.nf_conntrack_helper=0"),
-			"net.netfilter.nf_conntrack_helper is 1: the kernel gives it to every control connection, which would be translated twice")
+		return warning(name, both("sysctl -w net.netfilter.nf_conntrack_helper=0"),
+			"net.netfilter.nf_conntrack_helper is 1: the kernel gives it to every control connection; the daemon leaves those alone, with all its limits")
 	}
 	return ok(name, "no rule gives it to control connections")
 }
