@@ -1095,10 +1095,9 @@ func TestRenewAgain(t *testing.T) {
 	}
 	r.err = errors.New("table full")
 	w.pass(4 * time.Hour)
-	tried := len(renewed)
 	c.End(w.now, call, "over")
 	w.pass(testConfig().Timeouts.Grace)
-	tried = len(renewed)
+	tried := len(renewed)
 	w.RenewSoon(w.now, call.Ends[Client])
 	w.pass(time.Hour)
 	if len(renewed) != tried {
