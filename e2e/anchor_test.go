@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/florianl/go-nfqueue/v2"
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"pptp-alg/e2e/lab"
@@ -133,8 +134,14 @@ func TestAnchorBesidesAnotherQueue(t *testing.T) {
 			w.start(quickConfig)
 			if since == "after" {
 				w.watchNew(7)
+				// It looks when rules have changed.
+				conn, err := w.Router.Nftables()
+				w.must(err)
+				other := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "other"})
+				w.must(conn.Flush())
+				conn.DelTable(other)
+				w.must(conn.Flush(), conn.CloseLasting())
 			}
-			// It looks every half minute.
 			ctx, cancel := context.WithTimeout(w.ctx, 4*patience)
 			defer cancel()
 			_, err := w.daemon.WaitStatus(ctx, func(s *lab.Status) error {

@@ -27,8 +27,8 @@ const (
 	noHelper  = "none" // in words
 )
 
-// anchorReview is how often the daemon looks whether its helper still is the
-// right one. See others.
+// anchorReview is how often new connections make the daemon look whether its
+// helper still is the right one. See others.
 const anchorReview = 30 * time.Second
 
 // anchor is which helper control connections get.
@@ -36,6 +36,7 @@ type anchor struct {
 	helper     string // "": none
 	others     bool   // another program received packets when it was chosen
 	registered bool   // the own helper was
+	reviewed   time.Time
 }
 
 func (a anchor) String() string {
@@ -135,8 +136,11 @@ func others(own uint16) bool {
 }
 
 // reviewAnchor chooses again when another program has begun to receive packets,
-// or has ceased to.
-func (d *daemon) reviewAnchor() {
+// or has ceased to. The kernel does not tell of that. It comes with a change of
+// the rules, of which it does, or with rules of iptables: so this is called then,
+// and now and then when a control connection begins.
+func (d *daemon) reviewAnchor(now time.Time) {
+	d.anchor.reviewed = now
 	if d.config.Anchor != config.AnchorAuto || others(d.config.Queue) == d.anchor.others {
 		return
 	}

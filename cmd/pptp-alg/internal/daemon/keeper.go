@@ -116,6 +116,7 @@ func (d *daemon) tablesChanged(now time.Time, c change) {
 	}
 	d.keeper.last = c.Change
 	d.checkTable(now)
+	d.reviewAnchor(now)
 }
 
 // checkTable puts the table back if something of it is gone or altered; later

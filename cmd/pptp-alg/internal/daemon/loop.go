@@ -26,8 +26,6 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	defer timer.Stop()
 	pulse, stopPulse := d.pulse()
 	defer stopPulse()
-	review := time.NewTicker(anchorReview)
-	defer review.Stop()
 	for {
 		if next, ok := d.table.Next(); ok {
 			timer.Reset(time.Until(next))
@@ -58,8 +56,6 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.addressesChanged(time.Now(), err)
 		case <-pulse:
 			d.alive()
-		case <-review.C:
-			d.reviewAnchor()
 		case f := <-d.requests:
 			f()
 		case c := <-reload:

@@ -108,6 +108,9 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 		return nil, err
 	}
 	c.Note = [2]end{w.client, w.server}
+	if now.Sub(d.anchor.reviewed) >= anchorReview {
+		d.reviewAnchor(now)
+	}
 	d.tellConnection(now, news.ConnectionOpened, c)
 	if w.helper == conntrack.KernelHelper {
 		c.Ignore(now, d.kernelHelped(w.path))
