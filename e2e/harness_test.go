@@ -105,6 +105,41 @@ type world struct {
 	daemon *lab.Daemon
 	nodes  []*peer.Node
 	before string // the router's ruleset without the daemon
+
+	measured measured
+}
+
+// measured is what a scenario says in the end.
+type measured struct {
+	sync.Mutex
+	calls           int // up at once, as the daemon listed them
+	asked, answered int // GRE packets of talk
+	first           time.Duration
+}
+
+func (m *measured) talked(asked, answered int, first time.Duration) {
+	m.Lock()
+	defer m.Unlock()
+	if m.asked == 0 {
+		m.first = first
+	}
+	m.asked, m.answered = m.asked+asked, m.answered+answered
+}
+
+func (w *world) sayMeasured() {
+	m := &w.measured
+	m.Lock()
+	defer m.Unlock()
+	var said []string
+	if m.calls > 0 {
+		said = append(said, fmt.Sprintf("%d calls up at once", m.calls))
+	}
+	if m.asked > 0 {
+		said = append(said, fmt.Sprintf("%v to the first answer, %d of %d GRE packets lost", m.first.Round(10*time.Microsecond), m.asked-m.answered, m.asked))
+	}
+	if len(said) > 0 {
+		w.Logf("measured: %s: %s", w.Name(), strings.Join(said, ", "))
+	}
 }
 
 // newWorld makes a lab without a daemon, in parallel with other tests.
@@ -136,6 +171,7 @@ func worldOf(t *testing.T, build func(context.Context) (*lab.Site, error)) *worl
 			s.Describe(&b)
 			t.Log(b.String())
 		}
+		w.sayMeasured()
 		for _, n := range w.nodes {
 			_ = n.Close()
 		}
@@ -261,8 +297,14 @@ func (w *world) dialAndCall(client, server *peer.Node) *peer.Call {
 // talk sends GRE both ways on a call and wants every answer.
 func (w *world) talk(c *peer.Call, far *peer.Node) {
 	w.Helper()
-	w.check(c.Echo(w.ctx, 3, 300))
-	w.check(w.far(c, far).Echo(w.ctx, 3, 300))
+	const count = 3
+	for _, end := range []*peer.Call{c, w.far(c, far)} {
+		before, began := end.Stats().Answers, time.Now()
+		w.check(end.Echo(w.ctx, 1, 300))
+		first := time.Since(began)
+		w.check(end.Echo(w.ctx, count-1, 300))
+		w.measured.talked(count, end.Stats().Answers-before, first)
+	}
 }
 
 // far gives the other end of a call.
@@ -299,6 +341,9 @@ func (w *world) status(calls int) *lab.Status {
 	if err != nil {
 		w.Fatal(err)
 	}
+	w.measured.Lock()
+	w.measured.calls = max(w.measured.calls, calls)
+	w.measured.Unlock()
 	return s
 }
 
