@@ -36,7 +36,7 @@ demo: build ## two clients with one Call ID talk to one server through the daemo
 test: build oracles ## everything
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 25m ./...
 
-test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (some 20 minutes)
+test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (some 20 minutes on two processors)
 	e2e/vm/test
 
 test-vm-all: ## that with all scenarios (an hour or more)
