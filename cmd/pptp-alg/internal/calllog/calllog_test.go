@@ -84,6 +84,17 @@ func TestFile(t *testing.T) {
 	if got := content(t, path); got != stamp+" "+madeLine+"\n" {
 		t.Errorf("after the rotation: %s", got)
 	}
+	// logrotate's "create": another file is there at once.
+	if err := os.Rename(path, path+".2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	l.Write(made())
+	if got := content(t, path); got != stamp+" "+madeLine+"\n" {
+		t.Errorf("after a rotation that creates: %q", got)
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}

@@ -212,7 +212,7 @@ func TestDisorder(t *testing.T) {
 	two := append(ocrp(3, 5, 1), sli(5)...)
 	c.at(nat.Server, reply+32, 24, two[32:])
 	c.at(nat.Server, reply, 24, two[:32])
-	c.at(nat.Server, reply, 24, two)
+	c.at(nat.Server, reply, 24, two[:32])
 	c.seq[nat.Server] += uint32(len(two))
 	// This one is not in the capture, but acknowledged.
 	c.seq[nat.Client] += 24
@@ -223,6 +223,9 @@ func TestDisorder(t *testing.T) {
 	call := sum.Calls[1]
 	if len(sum.Calls) != 2 || call.Up.IsZero() || call.Reason != "cleared by the client" || sum.Connections[0].Unparsed != "" {
 		t.Fatalf("%+v\n%s", sum.Calls, text)
+	}
+	if !strings.Contains(text, "#1   server  Set-Link-Info: Peer's Call ID ") {
+		t.Errorf("what came too early is not there\n%s", text)
 	}
 	told := *call.Client.TranslatedCallID
 	if told == 5 {
