@@ -41,13 +41,26 @@ func newJournal(log *slog.Logger) *journal {
 	}
 }
 
-// sinceBoot returns the machine's age, suspended time included.
-func sinceBoot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0
+// bootTime returns when the machine was started, on the clock of now: a time that was written down as a
+// distance from it is right in another process too, suspended time and changes of the clock included.
+func bootTime() time.Time {
+	var best time.Time
+	took := time.Duration(-1)
+	for range 10 {
+		var age unix.Timespec
+		before := time.Now()
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &age); err != nil {
+			return best
+		}
+		// Other processes may have had the processor between the two clocks.
+		if d := time.Since(before); took < 0 || d < took {
+			best, took = before.Add(-time.Duration(age.Nano())), d
+		}
+		if took < 100*time.Microsecond {
+			break
+		}
 	}
-	return time.Duration(t.Nano())
+	return best
 }
 
 func (j *journal) callChanged(c *nat.Call) { j.calls[c] = struct{}{} }
@@ -67,7 +80,7 @@ func (j *journal) opening(m *nat.Mapping) {
 		return
 	}
 	now := time.Now()
-	c := &coder{b: j.buffer, boot: now.Add(-sinceBoot())}
+	c := &coder{b: j.buffer, boot: bootTime()}
 	j.putPlaces(c)
 	r, _ := j.table.Record(m)
 	c.b = c.b[:0]
@@ -103,7 +116,7 @@ func (j *journal) flush(now time.Time) {
 		j.forget()
 		return
 	}
-	c := &coder{b: j.buffer, boot: now.Add(-sinceBoot())}
+	c := &coder{b: j.buffer, boot: bootTime()}
 	if call, connection := j.table.Last(); j.last != (numbers{call, connection}) {
 		j.last = numbers{call, connection}
 		j.numbers(c, j.file.Put)
@@ -158,7 +171,7 @@ func (j *journal) rewrite(now time.Time) {
 
 // all puts everything.
 func (j *journal) all(now time.Time, put func(key, value []byte)) {
-	c := &coder{b: j.buffer, boot: now.Add(-sinceBoot())}
+	c := &coder{b: j.buffer, boot: bootTime()}
 	j.last.call, j.last.connection = j.table.Last()
 	j.numbers(c, put)
 	j.table.Mappings(func(m *nat.Mapping) { j.mapping(c, m, put) })

@@ -46,7 +46,7 @@ type takeover struct {
 func (d *daemon) readJournal() *takeover {
 	now := time.Now()
 	t := &takeover{
-		daemon: d, now: now, boot: now.Add(-sinceBoot()),
+		daemon: d, now: now, boot: bootTime(),
 		entries: map[place]conntrack.Stored{}, known: map[uint64]*nat.Connection{},
 	}
 	path := d.config.StatePath()
