@@ -163,16 +163,38 @@ func bareACK() clause {
 	}
 }
 
+func gre() clause {
+	return clause{text: "ip protocol gre", exprs: greExprs()}
+}
+
+func greExprs() []expression {
+	return []expression{load(network, ipProtocol, 1, reg), equal(unix.IPPROTO_GRE)}
+}
+
+// versionOne matches the low three bits of the second byte (RFC 2637, section 4.1).
+func versionOne() clause {
+	return clause{
+		text:  "ip protocol gre @th,13,3 1",
+		exprs: append(greExprs(), load(transport, greFlags+1, 1, reg), and(0x07), equal(0x01)),
+	}
+}
+
+// withKey matches a packet that is long enough for payload length and Call ID: what is not there cannot be compared.
+func withKey() clause {
+	return clause{
+		text:  "@th,32,32 >= 0x0",
+		exprs: []expression{load(transport, greFlags+4, 4, reg), encoded(&expr.Cmp{Op: expr.CmpOpGte, Register: reg, Data: make([]byte, 4)})},
+	}
+}
+
 // enhancedGRE matches version and protocol type with one comparison of the first 32 bits: three expressions, where a
 // field each would take five. The low three bits of the second byte are the version, 1; the protocol type is 0x880B (RFC
 // 2637, section 4.1).
 func enhancedGRE() clause {
 	return clause{
 		text: "ip protocol gre @th,0,32 & 0x7ffff == 0x1880b",
-		exprs: []expression{
-			load(network, ipProtocol, 1, reg), equal(unix.IPPROTO_GRE),
-			load(transport, greFlags, 4, reg), and(0x00, 0x07, 0xff, 0xff), equal(0x00, 0x01, 0x88, 0x0b),
-		},
+		exprs: append(greExprs(),
+			load(transport, greFlags, 4, reg), and(0x00, 0x07, 0xff, 0xff), equal(0x00, 0x01, 0x88, 0x0b)),
 	}
 }
 

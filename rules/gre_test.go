@@ -20,7 +20,15 @@ func otherGRE(src, dst netip.Addr) map[string][]byte {
 		"version 1 with another protocol": grePacket(src, dst, []byte{0x30, 0x01, 0x08, 0x00, 0, 4, 0, 5, 1, 2, 3, 4}),
 		"version 5 with protocol 0x880b":  grePacket(src, dst, []byte{0x30, 0x05, 0x88, 0x0b, 0, 4, 0, 5, 1, 2, 3, 4}),
 		"shorter than a header":           grePacket(src, dst, []byte{0x30, 0x01, 0x88}),
+		"shorter than a Call ID":          grePacket(src, dst, []byte{0x30, 0x01, 0x88, 0x0b, 0, 4, 0}),
 	}
+}
+
+// strange says which of otherGRE look like PPTP's and are not, and where they count.
+var strange = map[string]string{
+	"version 1 with another protocol": Unknown,
+	"shorter than a header":           Unknown,
+	"shorter than a Call ID":          Truncated,
 }
 
 func (r *router) tracked(callID uint16) bool {
@@ -62,7 +70,7 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 		t.Error("the wrong flows are tracked")
 	}
 	for what, packet := range otherGRE(client, server) {
-		try(true, what, "", packet, r.inside)
+		try(true, what, strange[what], packet, r.inside)
 	}
 
 	parts := fragments(enhanced(client, server, 7, "0123456789abcdef0123456789abcdef"), 16)
@@ -119,8 +127,12 @@ func TestGuardAllDropsForwardedGREWithoutCall(t *testing.T) {
 	r.passes(false, "unmapped, from outside", enhanced(server, client, 8, "x"), r.outer)
 	counters = r.counts("unmapped, from outside", counters, map[string]uint64{Unmapped: 1, Blocked: 1})
 	for what, packet := range otherGRE(client, server) {
-		r.passes(true, what, packet, r.inside)
-		counters = r.counts(what, counters, nil)
+		want := map[string]uint64{strange[what]: 1}
+		if strange[what] == Truncated { // PPTP's, by version and protocol
+			want[Blocked] = 1
+		}
+		r.passes(want[Blocked] == 0, what, packet, r.inside)
+		counters = r.counts(what, counters, want)
 	}
 	r.track(client, server, 9, netip.Addr{}, established|statusFixedTimeout)
 	r.passes(true, "mapped", enhanced(client, server, 9, "x"), r.inside)

@@ -210,8 +210,8 @@ func TestApplyMends(t *testing.T) {
 	for _, swap := range []struct{ what, chain, old, new string }{
 		{"lookup inverted", "gre", "@calls", "!= @calls"},
 		{"verdict", "gre", "drop", "accept"},
-		{"comparison", "prerouting", "0x1880b", "0x1880c"},
-		{"mask", "prerouting", "0x7ffff", "0xfffff"},
+		{"comparison", "gre", "0x1880b", "0x1880c"},
+		{"mask", "gre", "0x7ffff", "0xfffff"},
 		{"expression more", "gre", "counter name \"guarded\"", "counter counter name \"guarded\""},
 		{"counter", "gre", "counter name \"unmapped\"", "counter name \"guarded\""},
 		{"comment", "gre", "no call of ours", "mine"},
@@ -293,7 +293,7 @@ func TestReplaceKeepsCountersAndElements(t *testing.T) {
 	}
 	must(t, k.commit("test", count(Counter{7, 700})))
 	must(t, k.Apply(installable(t, k, Config{Queue: 2, Ports: []uint16{1723}, Rate: 100})))
-	if c, err := k.Counters(); err != nil || len(c) != 5 {
+	if c, err := k.Counters(); err != nil || len(c) != 7 {
 		t.Fatalf("counters %v, %v: the extra one must be gone", c, err)
 	}
 	sameCalls(t, k, all...)
@@ -514,7 +514,7 @@ func TestReadWhileOthersWrite(t *testing.T) {
 		}()
 	}
 	for range 20 {
-		if c, err := k.Counters(); err != nil || len(c) != 4 {
+		if c, err := k.Counters(); err != nil || len(c) != 6 {
 			t.Errorf("Counters: %v, %v", c, err)
 		}
 		if d, err := k.Diff(r); err != nil || len(d) != 0 {

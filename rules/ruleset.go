@@ -31,6 +31,9 @@ const (
 	Guarded = "guarded"
 	// Unmapped counts enhanced GRE that belongs to no known call, the router's own tunnels included.
 	Unmapped = "unmapped"
+	// Truncated counts enhanced GRE that is too short for a Call ID, Unknown GRE of version 1 that is not PPTP's.
+	Truncated = "truncated"
+	Unknown   = "unknown"
 	// Blocked counts forwarded enhanced GRE of no known call that GuardAll dropped.
 	Blocked = "blocked"
 )
@@ -159,6 +162,8 @@ func compose(c Config) table {
 			{Mapped, "enhanced GRE of known calls, translated by conntrack"},
 			{Guarded, "enhanced GRE of known calls dropped for want of their conntrack entry"},
 			{Unmapped, "enhanced GRE of no known call, the router's own included"},
+			{Truncated, "enhanced GRE that is too short for a Call ID"},
+			{Unknown, "GRE of version 1 with a protocol that is not PPTP's"},
 		},
 		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples()},
 	}
@@ -217,16 +222,18 @@ func compose(c Config) table {
 		comment: "after conntrack (-200, defragmented at -400), before dstnat (-100)",
 		hook:    &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, "mangle", -150},
 		rules: []rule{
-			{[]clause{enhancedGRE(), jump("gre")}, "GRE version 1, protocol 0x880b; any other GRE is left alone"},
+			{[]clause{gre(), jump("gre")}, "GRE of any kind"},
 		},
 	}
-	gre := chain{
+	greChain := chain{
 		name:    "gre",
-		comment: "enhanced GRE; the first rule is the path of every packet of a call",
+		comment: "the first rule is the path of every packet of a call; GRE that is not PPTP's is left alone",
 		rules: []rule{
 			{[]clause{mapped(), count(Mapped), verdict("return")}, "a call of ours: its conntrack entries have IPS_FIXED_TIMEOUT"},
-			{[]clause{newFlow(), callTuple(), count(Guarded), verdict("drop")}, "no ordinary conntrack entry may arise for a known call"},
-			{[]clause{count(Unmapped)}, "no call of ours"},
+			{[]clause{enhancedGRE(), newFlow(), callTuple(), count(Guarded), verdict("drop")}, "no ordinary conntrack entry may arise for a known call"},
+			{[]clause{enhancedGRE(), withKey(), count(Unmapped), verdict("return")}, "no call of ours"},
+			{[]clause{enhancedGRE(), count(Truncated), verdict("return")}, "too short for a Call ID"},
+			{[]clause{versionOne(), count(Unknown)}, "enhanced GRE by its version, but not PPTP's protocol 0x880b"},
 		},
 	}
 	nat := chain{
@@ -234,7 +241,7 @@ func compose(c Config) table {
 		comment: "empty: conntrack translates only where a nat chain exists",
 		hook:    &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat", -100},
 	}
-	t.chains = []chain{forward, input, output, control, prerouting, gre, nat}
+	t.chains = []chain{forward, input, output, control, prerouting, greChain, nat}
 	if c.Anchor != "" {
 		t.helpers = []helper{{anchorHelper, c.Anchor, "does nothing here: the kernel offloads no connection that has a helper"}}
 		t.chains = append(t.chains, anchored())

@@ -126,7 +126,7 @@ func (s *measures) families(version string, started time.Time) []metrics.Family 
 	count("queue_errors_total", "Verdicts that came too late or could not be sent, and other errors of the queue.", q.LateVerdicts+q.FailedVerdicts+q.Faults)
 
 	if s.gre != nil {
-		what := []string{rules.Mapped, rules.Guarded, rules.Unmapped}
+		what := []string{rules.Mapped, rules.Guarded, rules.Unmapped, rules.Truncated, rules.Unknown}
 		if _, ok := s.gre[rules.Blocked]; ok {
 			what = append(what, rules.Blocked)
 		}
@@ -134,7 +134,7 @@ func (s *measures) families(version string, started time.Time) []metrics.Family 
 		for _, w := range what {
 			packets, bytes = append(packets, w, s.gre[w].Packets), append(bytes, w, s.gre[w].Bytes)
 		}
-		const says = "mapped: of calls; guarded: dropped for want of the call's entry; unmapped: of no call; blocked: dropped as of no call."
+		const says = "mapped: of calls; guarded: dropped for want of the call's entry; unmapped: of no call; truncated: too short for a Call ID; unknown: not PPTP's protocol; blocked: dropped as of no call."
 		family(metrics.Counter, "gre_packets_total", "Enhanced GRE packets. "+says, "kind", packets...)
 		family(metrics.Counter, "gre_bytes_total", "Bytes of enhanced GRE packets. "+says, "kind", bytes...)
 	}
