@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"pptp-alg/cmd/pptp-alg/internal/cli"
@@ -15,6 +16,12 @@ import (
 var version string
 
 func main() {
+	// One goroutine does nearly all the work, in the order in which it comes. On one
+	// thread a segment costs a fifth less than on two that wake each other, and what is
+	// long, a status of many calls or collecting garbage, gives way every 10 ms.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 	p := cli.Program{Version: currentVersion(), Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(p.Main(context.Background(), os.Args[1:]))
 }

@@ -57,6 +57,7 @@ type daemon struct {
 
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
+	lull        lull
 	overdone    atomic.Uint64      // segments dropped because their client had too many waiting
 	volumes     map[string]*volume // of messages about packets
 

@@ -56,11 +56,17 @@ func (d *daemon) counted(m *nat.Mapping) (packets, bytes *uint64) {
 	return status.Known(t.Packets), status.Known(t.Bytes)
 }
 
+// lookAgain is how long a call that has been without GRE for ever is left alone at
+// most.
+const lookAgain = time.Hour
+
 // watchGRE has the counters of a new call read after a while. Where a side is silent
-// then, they are read again until it is not.
+// then, they are read again until it is not, ever more rarely: after as long as the
+// call has been up. A router may have thousands of calls that nobody uses.
 func (d *daemon) watchGRE(now time.Time, c *nat.Call) {
 	r := d.record(c)
-	d.table.Schedule(&r.look, now.Add(d.config.Timeouts.Silence), func(now time.Time) {
+	after := max(d.config.Timeouts.Silence, min(now.Sub(c.Up), lookAgain))
+	d.table.Schedule(&r.look, now.Add(after), func(now time.Time) {
 		if c.State != nat.Established {
 			return
 		}
