@@ -120,7 +120,7 @@ func (d *direction) partial() *PartialRecord {
 		return p // it was acted upon
 	}
 	p.Own, p.Peer, p.Promised, p.Refuse = f.own.record(), f.peer.record(), f.promised, f.refuse
-	if f.call != nil {
+	if f.call != nil && f.call.Kept() { // else it was told and forgotten
 		p.Call = f.call.ID
 	}
 	if f.mapping != nil {

@@ -25,11 +25,10 @@ func (a *ALG) Restore(now time.Time, r Record, calls *nat.Connection) (*Connecti
 	for i := range c.dirs {
 		d := &c.dirs[i]
 		d.conn, d.side = c, nat.Side(i)
-		if err := d.restore(now, r.Streams[i]); err != nil {
-			for i := range c.dirs {
-				c.dirs[i].giveBack(now)
-			}
-			return nil, fmt.Errorf("control connection %v: %w", r.Flow, err)
+		if err := d.restore(r.Streams[i]); err != nil {
+			// The next message is found, and the calls are right.
+			d.giveBack(now)
+			d.restart(seeking)
 		}
 		if r.Unparsed != "" {
 			d.giveBack(now)
@@ -46,7 +45,9 @@ func (a *ALG) Restore(now time.Time, r Record, calls *nat.Connection) (*Connecti
 	return c, nil
 }
 
-func (d *direction) restore(now time.Time, r StreamRecord) error {
+// restore takes up one direction. An error says that it cannot go on in the middle
+// of its message.
+func (d *direction) restore(r StreamRecord) error {
 	if !r.Started {
 		return nil
 	}
@@ -94,9 +95,6 @@ func (d *direction) resume(p *PartialRecord) error {
 	}
 	if f.call != nil && d.layout.peer != 0 && f.call.End(d.side.Other()) == nil {
 		return fmt.Errorf("%w: it answers call %d", bad, p.Call)
-	}
-	if p.Promised && p.Own.Held == nil {
-		return fmt.Errorf("%w: its Call ID is promised and not held", bad)
 	}
 	var err error
 	if p.Mapping != 0 {
