@@ -7,6 +7,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Packages with tests that need no kernel: they run on other machines' byte order too.
 PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./e2e/ppp/... ./e2e/inet ./cmd/pptp-alg/internal/...
@@ -14,7 +15,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench-core cross emulated oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -70,8 +71,24 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-bench-core: ## nanoseconds and allocations of the core
-	$(GO) test -run '^$$' -bench . -benchmem $(BENCHFLAGS) ./alg ./nat
+# BENCH=once measures everything once with small numbers, to see that it works, and keeps
+# nothing; BENCH='-only data' measures one part.
+BENCH ?=
+bench: build ## throughput, latency, calls a second, memory, against the kernel's own PPTP helper; writes bench/results and the tables of the documents (some ten minutes)
+	$(GO) build -o bin/pptp-bench ./cmd/pptp-bench
+	bin/pptp-bench -program bin/pptp-alg $(patsubst once,-once,$(BENCH))
+
+bench-docs: ## tables and curves again, from bench/results as they are
+	$(GO) run ./cmd/pptp-bench -docs
+
+# BENCHFLAGS='-benchtime 1x' runs every benchmark once and compares nothing.
+bench-core: ## nanoseconds and allocations of the core, compared with bench/results/core.txt
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench . -benchmem $(or $(BENCHFLAGS),-count 6) ./alg ./nat > bin/core.txt || { cat bin/core.txt; exit 1; }
+	$(if $(BENCHFLAGS),cat bin/core.txt,$(GO) run $(BENCHSTAT) bench/results/core.txt bin/core.txt)
+
+bench-core-baseline: ## what bench-core compares with, anew
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./alg ./nat > bench/results/core.txt
 
 cross: ## build for routers' processors
 	@for arch in $(CROSS); do \

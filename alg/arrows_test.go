@@ -16,13 +16,14 @@ import (
 // that is not named here follows the longest prefix that is; docs/architecture.md
 // draws the same.
 var arrows = map[string][]string{
-	"alg":          {"nat"},
-	"nat":          {},
-	"conntrack":    {},
-	"rules":        {},
-	"e2e":          {"e2e"},
-	"cmd/pptp-lab": {"cmd/pptp-lab/internal", "e2e"},
-	"cmd/pptp-alg": {"cmd/pptp-alg/internal", "alg", "nat", "conntrack", "rules"},
+	"alg":            {"nat"},
+	"nat":            {},
+	"conntrack":      {},
+	"rules":          {},
+	"e2e":            {"e2e"},
+	"cmd/pptp-lab":   {"cmd/pptp-lab/internal", "e2e"},
+	"cmd/pptp-bench": {"e2e"},
+	"cmd/pptp-alg":   {"cmd/pptp-alg/internal", "alg", "nat", "conntrack", "rules"},
 	// Leaves: the daemon wires them, they know nothing of each other.
 	"cmd/pptp-alg/internal/addresses": {},
 	"cmd/pptp-alg/internal/queue":     {},

@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pptp-alg/e2e/wire"
 )
@@ -381,6 +384,31 @@ func (s *Session) Close() {
 func (s *Session) Abort() {
 	_ = s.conn.SetLinger(0)
 	s.Close()
+}
+
+// Vanish ends the TCP connection without a word, as a host does that loses its
+// power: the routers between go on as if it were there, and the other side until
+// it has something to send. It waits until what was sent is acknowledged.
+func (s *Session) Vanish() error {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("%v: vanish: %w", s, err)
+	}
+	for end := time.Now().Add(s.node.cfg.Timeout); ; time.Sleep(time.Millisecond) {
+		if n, err := unsent(s.conn); err != nil || time.Now().After(end) {
+			return fmt.Errorf("%v: vanish: %d bytes were not acknowledged: %w", s, n, errors.Join(err, os.ErrDeadlineExceeded))
+		} else if n == 0 {
+			break
+		}
+	}
+	// A socket under repair (tcp_repair, made for moving connections between
+	// machines) is closed silently.
+	ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
+	if err := errors.Join(ctlErr, err); err != nil {
+		return fmt.Errorf("%v: vanish: %w", s, err)
+	}
+	s.Close()
+	return nil
 }
 
 func (s *Session) setStopping() {
