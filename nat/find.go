@@ -22,6 +22,16 @@ func (t *Table) Mappings(f func(*Mapping)) {
 	}
 }
 
+// Each calls f for the connection's calls that have not ended, in the order of
+// their announcement.
+func (c *Connection) Each(f func(*Call)) {
+	for _, call := range c.calls {
+		if call.Live() {
+			f(call)
+		}
+	}
+}
+
 // Settle closes at once the mappings of calls that are not up: those that
 // ended and those that were not answered. It is for the end of the program;
 // calls that are up stay as they are.

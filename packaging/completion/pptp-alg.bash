@@ -4,7 +4,7 @@ _pptp_alg() {
   local word=$2 flags=
   COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W "run check status watch config rules replay version help" -- "$word"))
+    COMPREPLY=($(compgen -W "run check status watch drop config rules replay version help" -- "$word"))
     return
   fi
   case "${COMP_WORDS[1]} $3" in
@@ -29,6 +29,7 @@ _pptp_alg() {
     "watch --server") return ;;
     "watch --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "watch --state") return ;;
+    "drop --socket") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "config --capture") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
@@ -53,6 +54,7 @@ _pptp_alg() {
     check) flags="--config --json --port --queue --socket --strict --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
     watch) flags="--client --json --server --socket --state --help" ;;
+    drop) flags="--connection --json --socket --help" ;;
     config) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --state --help" ;;
     rules) flags="--anchor --config --port --queue --remove --help" ;;
     replay) flags="--config --json --port --public --seed --write --help" ;;

@@ -38,7 +38,7 @@ type command struct {
 
 // commands in the order of the help.
 func commands() []command {
-	return []command{runCommand, checkCommand, statusCommand, watchCommand, configCommand, rulesCommand, replayCommand, versionCommand}
+	return []command{runCommand, checkCommand, statusCommand, watchCommand, dropCommand, configCommand, rulesCommand, replayCommand, versionCommand}
 }
 
 // errUsage is a wrong command line; exitError an error with its exit code.

@@ -54,6 +54,7 @@ type daemon struct {
 	news     news.Bus
 	evidence *evidence.Keeper // nil: nobody asked for it
 	journal  *journal
+	dropped  map[*alg.Connection]farewell // on request; see drop.go
 
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
@@ -90,7 +91,7 @@ type counters struct {
 func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{
 		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(), manager: o.Manager,
-		volumes:  map[string]*volume{},
+		volumes: map[string]*volume{}, dropped: map[*alg.Connection]farewell{},
 		requests: make(chan func()), removals: make(chan removals, 16),
 	}
 	// The control socket comes first: it says whether a daemon runs already.
@@ -101,6 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer server.Close()
 	server.Stream("watch", d.tellEvents)
 	server.Handle("status", func(ctx context.Context, _ json.RawMessage) (any, error) { return d.status(ctx) })
+	server.Handle("drop", d.drop)
 
 	closers, err := d.start()
 	defer func() {

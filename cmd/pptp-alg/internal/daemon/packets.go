@@ -35,6 +35,10 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 			return
 		}
 	}
+	if w, ok := d.dropped[c]; ok {
+		d.settle(s, w.verdict(s))
+		return
+	}
 	d.observed(now, c, s, p)
 }
 
