@@ -95,6 +95,7 @@ type Point struct {
 	// Adopted how many calls it then knows.
 	StopSeconds    float64 `json:"stop_seconds"`
 	RestartSeconds float64 `json:"restart_seconds"`
+	RestartCPU     float64 `json:"restart_cpu_seconds"` // of the daemon, until then
 	Adopted        int     `json:"adopted_calls"`
 	Carried        int     `json:"carried_after_restart"`
 	ClearSeconds   float64 `json:"clear_seconds"`

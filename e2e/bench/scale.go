@@ -111,6 +111,11 @@ func (r *run) restart(ctx context.Context, w *world, p *Point) (err error) {
 	if p.RestartSeconds, err = seconds(func() error { return w.startAndWait(r.options()) }); err != nil {
 		return err
 	}
+	u, err := w.daemonUse()
+	if err != nil {
+		return err
+	}
+	p.RestartCPU = u.cpu.Seconds()
 	var s *lab.Status
 	for range 5 {
 		if s, err = w.daemon.Status(ctx); err == nil {
