@@ -46,7 +46,7 @@ func (w *world) told(l leg, pns *peer.Call) {
 	w.Helper()
 	for _, c := range []*peer.Call{l.client, l.server} {
 		w.check(c.WaitEnd(w.ctx))
-		<-c.Session().Done()
+		w.over(c.Session())
 		want := "cleared by the peer"
 		if c == pns {
 			want = "disconnected by the peer, result 3"
@@ -59,6 +59,19 @@ func (w *world) told(l leg, pns *peer.Call) {
 			w.Errorf("%v: the last message is %s", c, wire.Describe(got[len(got)-1]))
 		}
 	}
+}
+
+// over waits for the end of a control connection.
+func (w *world) over(s *peer.Session) {
+	w.Helper()
+	w.eventually("the control connection should end", func() error {
+		select {
+		case <-s.Done():
+			return nil
+		default:
+			return fmt.Errorf("%v is up", s)
+		}
+	})
 }
 
 // Wherever the two ends are, and whichever of them placed the call, both are told in
@@ -149,9 +162,12 @@ func TestDrop(t *testing.T) {
 			}
 			again, _ := c.place(w, w.dialTo(s.clients[0], s.dial), s.clients[0], s.server)
 			w.told(legs[0], pns)
-			w.ended("dropped by the administrator", func(got lab.CallStatus) bool {
+			over := w.ended("dropped by the administrator", func(got lab.CallStatus) bool {
 				return got.Client == legs[0].expect().Client && got.Server == legs[0].expect().Server
 			})
+			if over.Diagnosis != "" {
+				t.Errorf("what was dropped has a diagnosis: %s", over.Diagnosis)
+			}
 			w.talkLeg(again, legs[1])
 			w.listed(again, legs[1])
 			if legs[1].client.Ended() != "" || string(w.daemonStatus().Counters["connections_unparsed"]) != "0" {
@@ -244,7 +260,7 @@ func TestDropInTheMiddleOfAMessage(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	w.check(call.client.WaitEnd(w.ctx), call.server.WaitEnd(w.ctx))
-	<-call.server.Session().Done()
+	w.over(call.server.Session())
 	if !bytes.HasSuffix(call.server.Session().Read(), echo[:10]) {
 		t.Errorf("the server got more: %x", call.server.Session().Read())
 	}

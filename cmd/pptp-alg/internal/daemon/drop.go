@@ -23,12 +23,9 @@ import (
 // gets what ends its calls in PPTP's words, from a socket that has the other side's
 // place in the stream, and then a reset.
 
-const (
-	droppedByUser = "dropped by the administrator"
-	// readingTime is how long a side may read the message before the reset, which
-	// makes some forget what they have not read.
-	readingTime = time.Second
-)
+// readingTime is how long a side may read the message before the reset, which makes
+// some forget what they have not read.
+const readingTime = time.Second
 
 // farewell is what was sent on a connection that we ended, by the side in whose
 // name. Its segments pass through our own queue.
@@ -164,7 +161,7 @@ func (d *daemon) dropConnection(now time.Time, c *alg.Connection) (done status.D
 		}
 	}
 	d.dropped[c] = last
-	c.Abort(now, droppedByUser)
+	c.Abort(now, status.DroppedByAdministrator)
 	d.log.Info("dropped a control connection on request", "client", c.Flow.Client, "server", c.Flow.Server, "calls", done.Calls, "told", done.Told)
 	time.AfterFunc(readingTime, func() {
 		for _, s := range sockets {

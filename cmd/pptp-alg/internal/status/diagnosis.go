@@ -12,6 +12,14 @@ const leastLife = 3 * time.Second
 // inside PPP.
 const shortLife = 20 * time.Second
 
+// negotiation is how many packets of each side PPP needs at most before it is up or has
+// failed, repetitions included: LCP, authentication, CCP and IPCP. A call that carried
+// more carried a user's data.
+const negotiation = 50
+
+// DroppedByAdministrator is the reason of calls that pptp-alg drop ended.
+const DroppedByAdministrator = "dropped by the administrator"
+
 // Diagnose says which side sent GRE and which did not, and what that may mean. It
 // returns "" where there is nothing to say: GRE came from both sides, or the call
 // was never established, or is not up for longer than patience, or the kernel does
@@ -30,7 +38,7 @@ func (c *Call) Diagnose(now time.Time, patience time.Duration) string {
 	}
 	life := now.Sub(c.Established)
 	if client > 0 && server > 0 {
-		if over && life < shortLife {
+		if over && life < shortLife && min(client, server) <= negotiation && c.Reason != DroppedByAdministrator {
 			return fmt.Sprintf("GRE came from both sides (client %d, server %d packets): "+
 				"if the call failed, it failed inside PPP (password, encryption), not on the way", client, server)
 		}

@@ -31,6 +31,8 @@ func TestDiagnose(t *testing.T) {
 		{"ended without client", n(0), n(9), time.Hour, 12 * time.Second, "no GRE from the client for 12 s"},
 		{"ended without any", n(0), n(0), time.Hour, 31 * time.Second, "no GRE from either side for 31 s"},
 		{"ended soon", n(7), n(8), time.Hour, 5 * time.Second, "GRE came from both sides (client 7, server 8 packets): if the call failed, it failed inside PPP"},
+		{"ended soon, but was used", n(51), n(900), time.Hour, 5 * time.Second, ""},
+		{"ended soon, one side repeats itself", n(900), n(12), time.Hour, 5 * time.Second, "GRE came from both sides"},
 		{"ended after use", n(7), n(8), time.Hour, 20 * time.Second, ""},
 		{"ended, not counted", nil, nil, time.Hour, 12 * time.Second, ""},
 	} {
@@ -45,5 +47,10 @@ func TestDiagnose(t *testing.T) {
 		if (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+	dropped := Call{PacketsFromClient: n(7), PacketsFromServer: n(8), Established: ago(time.Hour), Reason: DroppedByAdministrator}
+	dropped.Ended = dropped.Established.Add(5 * time.Second)
+	if got := dropped.Diagnose(now, patience); got != "" {
+		t.Errorf("a call that the administrator ended: %q", got)
 	}
 }
