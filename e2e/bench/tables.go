@@ -243,7 +243,12 @@ func messageTable(c *Control) string {
 
 func scaleTable(s *Scale) string {
 	t := &table{head: []string{"calls", "connections", "set up", "status", "status --json", "resident", "at rest", "per call", "stop", "restart until all are adopted", "its CPU", "cleared"}}
-	sec := func(v float64) string { return fmt.Sprintf("%.2f s", v) }
+	sec := func(v float64) string {
+		if v == 0 {
+			return none
+		}
+		return fmt.Sprintf("%.2f s", v)
+	}
 	for _, p := range s.Points {
 		t.row(grouped(float64(p.Calls)), grouped(float64(p.Connections)), sec(p.SetupSeconds), sec(p.StatusSeconds), sec(p.StatusJSONSeconds),
 			fmt.Sprintf("%.1f MB", float64(p.Resident)/1e6), fmt.Sprintf("%.1f MB", float64(p.AtRest)/1e6), fmt.Sprintf("%.0f bytes", p.PerCall), sec(p.StopSeconds), sec(p.RestartSeconds), sec(p.RestartCPU), sec(p.ClearSeconds))
