@@ -60,12 +60,20 @@ const helperDisabled = 0
 // transaction that removed the object.
 const helperPatience = 500 * time.Millisecond
 
+// errGone says that a helper was in the way which then was not there: it was just removed, or the name is that of a
+// helper in the kernel itself, which cannot be asked for.
+var errGone = fmt.Errorf("%w, or it is being removed", ErrForeignHelper)
+
 // RegisterHelper makes sure that there is a disabled user-space helper of this name for TCP over IPv4. That it is there
 // already is fine, whoever put it there. It may make the kernel load a module.
 //
 // An *UnsupportedError says that the kernel has no such helpers, or that we may not register one.
 func (c *Client) RegisterHelper(name string) error {
 	err := c.registerHelper(name)
+	// Another namespace's daemon may be just taking away the helper that was in the way.
+	for end := time.Now().Add(helperPatience); errors.Is(err, errGone) && time.Now().Before(end); err = c.registerHelper(name) {
+		time.Sleep(helperPatience / 20)
+	}
 	if err != nil {
 		err = fmt.Errorf("register conntrack helper %q: %w", name, err)
 	}
@@ -86,8 +94,8 @@ func (c *Client) registerHelper(name string) error {
 	}
 	status, err := c.helperStatus(name)
 	switch {
-	case errors.Is(err, ErrNotFound): // it has just gone, or the name is taken by a helper in the kernel
-		return fmt.Errorf("%w, or it is being removed", ErrForeignHelper)
+	case errors.Is(err, ErrNotFound):
+		return errGone
 	case err == nil && status != helperDisabled:
 		return fmt.Errorf("%w: its status is %d", ErrForeignHelper, status)
 	}

@@ -37,7 +37,7 @@ func TestRate(t *testing.T) {
 		t.Errorf("of %d segments %d were queued, at most %d should, and %d dropped", 3*each, queued, most, excess)
 	}
 	// What the kernel remembers does not count as a difference.
-	if d, err := r.kernel.Diff(mustNew(t, Config{Queue: 1723, Ports: []uint16{1723}, Rate: rate})); err != nil || len(d) > 0 {
+	if d, err := r.kernel.Diff(installable(t, r.kernel, Config{Queue: 1723, Ports: []uint16{1723}, Rate: rate})); err != nil || len(d) > 0 {
 		t.Errorf("the table differs: %v, %v", d, err)
 	}
 	other := netip.AddrPortFrom(client.Next(), 40000)
