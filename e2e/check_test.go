@@ -103,8 +103,11 @@ func TestCheck(t *testing.T) {
 			want := map[string]string{"daemon": "warning"} // none answers
 			maps.Copy(want, c.bad)
 			// What this kernel lacks is not this test's business.
-			for _, n := range []string{"limits", "other PPTP ALG", "flow offload"} {
+			for _, n := range []string{"limits", "other PPTP ALG", "flow offload", "user-space helpers"} {
 				delete(levels, n)
+			}
+			if !strings.Contains(texts["user-space helpers"], "conntrack helper") {
+				t.Errorf("of helpers it says %q", texts["user-space helpers"])
 			}
 			for n, level := range levels {
 				expected := want[n]

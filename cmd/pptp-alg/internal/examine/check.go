@@ -57,7 +57,7 @@ type Config struct {
 func Run(c Config) Report {
 	var r Report
 	for _, look := range []func(Config) []Finding{
-		capabilities, kernel, accounting, forwarding, tables, firewall, xtables, listeners, otherALG, running,
+		capabilities, kernel, helpers, accounting, forwarding, tables, firewall, xtables, listeners, otherALG, running,
 	} {
 		r.Findings = append(r.Findings, look(c)...)
 	}

@@ -116,6 +116,22 @@ func nftablesFeatures() []Finding {
 	return found
 }
 
+// helpers says with which conntrack helper the daemon keeps control connections out of
+// flow tables, and the kernel's own PPTP helper off them.
+func helpers(Config) []Finding {
+	const name = "user-space helpers"
+	fix := &Fix{"modprobe nfnetlink_cthelper", "opkg update && opkg install kmod-nfnetlink-cthelper"}
+	switch anchor() {
+	case "pptp-alg":
+		return []Finding{ok(name, "the kernel takes conntrack helpers from user space")}
+	case "":
+		return []Finding{warning(name, fix, "the kernel takes no conntrack helper from user space, and has none to use instead: "+
+			"flow offload, or its own PPTP helper, would take control connections from the daemon")}
+	default:
+		return []Finding{ok(name, "the kernel takes no conntrack helper from user space; the daemon makes do with the one for FTP")}
+	}
+}
+
 func accounting(c Config) []Finding {
 	const name = "accounting"
 	on, err := conntrack.Accounting()
