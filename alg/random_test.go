@@ -115,7 +115,11 @@ func (w *world) build() {
 		servers[i] = newHost(203, 0, 113, byte(2+i))
 	}
 	public := netip.AddrFrom4([4]byte{192, 0, 2, 1})
-	for n := range 1 + w.rng.IntN(4) {
+	links := 1 + w.rng.IntN(4)
+	if w.p.links > 0 {
+		links = w.p.links
+	}
+	for n := range links {
 		l := &link{w: w, n: n, icrp: w.rng.IntN(3)}
 		a, b := clients[w.rng.IntN(len(clients))], servers[w.rng.IntN(len(servers))]
 		l.path.Hosts = [2]nat.Host{{Real: a.addr, Told: public}, {Real: b.addr, Told: b.addr}}

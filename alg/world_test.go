@@ -31,6 +31,7 @@ type profile struct {
 	synSeen     bool // the router sees the SYN with ACK
 	compulsory  bool // PACs announce calls
 	sameServer  bool // one server for all
+	links       int  // 0: as it comes
 }
 
 func (p profile) refuses() bool {
