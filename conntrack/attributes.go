@@ -30,6 +30,7 @@ const (
 	nfgenFamily   = 0 // offset
 	nfgenVersion0 = 0 // NFNETLINK_V0
 	nlmsghdrLen   = 16
+	nlmsghdrPID   = 12 // offset of nlmsg_pid
 
 	familyIPv4 = 2 // AF_INET
 )

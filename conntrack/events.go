@@ -3,6 +3,7 @@ package conntrack
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ func (e Event) By(c *Client) bool { return e.PortID == c.PortID() }
 // Events is a ctnetlink socket for events.
 type Events struct {
 	socket *socket
+	ports  []uint16
 }
 
 // Listen opens a socket for the ends of entries of ours, and of TCP connections with one of the ports at
@@ -58,7 +60,19 @@ func Listen(ports []uint16, opts ...Option) (*Events, error) {
 	}
 	// Works with CAP_NET_ADMIN beyond the sysctl's limit; a smaller one only makes ErrOverflow likelier.
 	_ = s.conn.SetReadBuffer(eventBuffer)
-	return &Events{socket: s}, nil
+	return &Events{socket: s, ports: slices.Clone(ports)}, nil
+}
+
+// Ignore leaves out what comes of the client's own requests. Thousands of these would fill the socket.
+func (e *Events) Ignore(c *Client) error {
+	filter, err := eventFilter(e.ports, c.PortID())
+	if err == nil {
+		err = e.socket.conn.SetBPF(filter)
+	}
+	if err != nil {
+		return fmt.Errorf("listen for conntrack events of others: %w", err)
+	}
+	return nil
 }
 
 // Receive waits for events, and returns them in their order. ErrOverflow says that some are lost; more

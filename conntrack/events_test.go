@@ -81,6 +81,20 @@ func TestEventsOfOurEntries(t *testing.T) {
 		t.Errorf("event %v by %d, want %v by %d", ev, ev.PortID, toServer, other.PortID())
 	}
 	silent(t, e)
+
+	// One's own deletions can be left out.
+	if err := e.Ignore(l.ct); err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []*Client{l.ct, other} {
+		if err := errors.Join(l.ct.Create(toServer), by.Delete(toServer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ev = receive(t, e, 1)[0]; !ev.By(other) {
+		t.Errorf("an event by %d, want by %d only", ev.PortID, other.PortID())
+	}
+	silent(t, e)
 }
 
 // The filter is the kernel's: what it holds back does not come out of the socket either.

@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/net/bpf"
@@ -20,7 +21,9 @@ const MaxPorts = 128
 // The tuples are nested attributes, and the kernel has instructions for finding these: A is the offset to
 // start from, X the attribute's type, the result its offset, or 0 if there is none. Loads are
 // big-endian, as the values of attributes are; so the program is the same on every machine.
-func eventFilter(ports []uint16) ([]bpf.RawInstruction, error) {
+//
+// What comes of requests through a socket with one of the port IDs in but does not pass.
+func eventFilter(ports []uint16, but ...uint32) ([]bpf.RawInstruction, error) {
 	if len(ports) > MaxPorts {
 		return nil, fmt.Errorf("%d ports, not more than %d are possible", len(ports), MaxPorts)
 	}
@@ -54,6 +57,13 @@ func eventFilter(ports []uint16) ([]bpf.RawInstruction, error) {
 		add(bpf.TAX{}, bpf.LoadIndirect{Off: attrHeader, Size: size})
 	}
 
+	if len(but) > 0 {
+		add(bpf.LoadAbsolute{Off: nlmsghdrPID, Size: 4})
+	}
+	for _, id := range but { // nlmsg_pid is in the machine's byte order
+		add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, id)), SkipFalse: 1},
+			bpf.RetConstant{Val: 0})
+	}
 	add(bpf.LoadAbsolute{Off: nlmsghdrLen + nfgenFamily, Size: 1})
 	rejectUnless(familyIPv4)
 	find(ctaTupleOrig)

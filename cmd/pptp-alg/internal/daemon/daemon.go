@@ -150,6 +150,9 @@ func (d *daemon) start() (closers []func() error, err error) {
 		return closers, err
 	}
 	undo(ct.Close)
+	if err = d.events.Ignore(ct); err != nil {
+		return closers, err
+	}
 	if err = ct.Probe(); err != nil {
 		return closers, err
 	}

@@ -108,6 +108,7 @@ const (
 // watch hands removals to the owner until the socket is closed.
 func (d *daemon) watch(ctx context.Context) {
 	var until time.Time // to compare at the latest; zero: nothing was lost
+	wait := patience    // longer with each comparison, until it is quiet again
 	for {
 		if !until.IsZero() {
 			_ = d.events.SetReadDeadline(time.Now().Add(silence))
@@ -118,13 +119,14 @@ func (d *daemon) watch(ctx context.Context) {
 		quiet := errors.Is(err, os.ErrDeadlineExceeded)
 		switch {
 		case overflow && until.IsZero():
-			until = time.Now().Add(patience)
+			until = time.Now().Add(wait)
 		case quiet:
-			until = time.Time{}
+			until, wait = time.Time{}, patience
 			_ = d.events.SetReadDeadline(until)
 			r.lost, r.err = true, nil
 		case !until.IsZero() && time.Now().After(until):
-			until = time.Now().Add(patience)
+			wait *= 2
+			until = time.Now().Add(wait)
 			r.lost = true
 		}
 		if r.err != nil && !overflow && ctx.Err() != nil {
@@ -152,9 +154,6 @@ func (d *daemon) removed(now time.Time, r removals) {
 		d.resynchronise(now)
 	}
 	for _, e := range r.events {
-		if e.By(d.plane.ct) {
-			continue
-		}
 		if c, ok := e.Connection(); ok {
 			var w way
 			w.client, w.server, w.path = orient(c, d.ports)
