@@ -285,3 +285,27 @@ func TestNew(t *testing.T) {
 		}
 	}
 }
+
+// One that does not work is known before the first record, which tries again at once.
+func TestOpen(t *testing.T) {
+	directory := filepath.Join(t.TempDir(), "later")
+	var said []error
+	l := open(t, filepath.Join(directory, "calls.log"), func(err error, lost uint64) {
+		if lost > 0 {
+			t.Errorf("%d records lost", lost)
+		}
+		said = append(said, err)
+	})
+	l.Open()
+	if len(said) != 1 || said[0] == nil {
+		t.Fatalf("said %v", said)
+	}
+	if err := os.Mkdir(directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.Write(Record{Event: "made"})
+	l.Write(Record{Event: "ended"})
+	if len(said) != 2 || said[1] != nil {
+		t.Errorf("said %v", said)
+	}
+}

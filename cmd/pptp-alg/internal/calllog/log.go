@@ -48,6 +48,17 @@ func New(to string, say func(err error, lost uint64)) (*Log, error) {
 	return l, nil
 }
 
+// Open opens the sink ahead of the first record, so that one that does not work is known at once.
+func (l *Log) Open() {
+	s, err := l.open()
+	if err != nil {
+		l.say(fmt.Errorf("write the call log to %s: %w", l.where, err), 0)
+		l.failed = time.Now().Add(-again) // the first record tries again
+		return
+	}
+	l.sink = s
+}
+
 // Write writes a record. It waits for the sink, some seconds at most.
 func (l *Log) Write(r Record) {
 	if l.sink == nil && !l.failed.IsZero() && time.Since(l.failed) < again {
@@ -85,11 +96,11 @@ func (l *Log) try(r *Record) (err error) {
 		if err := l.sink.write(&Record{Time: r.Time, Event: "lost", Lost: l.lost}); err != nil {
 			return err
 		}
-		if !l.failed.IsZero() {
-			l.say(nil, l.lost)
-		}
-		l.lost, l.failed = 0, time.Time{}
 	}
+	if !l.failed.IsZero() {
+		l.say(nil, l.lost)
+	}
+	l.lost, l.failed = 0, time.Time{}
 	return l.sink.write(r)
 }
 

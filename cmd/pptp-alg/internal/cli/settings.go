@@ -29,7 +29,7 @@ func (s *settings) load() (config.Config, error) {
 	for _, change := range s.changes {
 		change(&c)
 	}
-	return c, nil
+	return c, c.Check()
 }
 
 // runFlags are the flags of run.
@@ -85,7 +85,7 @@ func (s *settings) socketFlag(fs *flag.FlagSet) {
 }
 
 func (s *settings) stateFlag(fs *flag.FlagSet) {
-	setting(s, fs, "state", "state file `PATH`, \"\" for none (default "+config.DefaultState+")", config.ParseState,
+	setting(s, fs, "state", "state file `PATH`, \"\" for none (default "+config.DefaultState+")", parseState,
 		func(c *config.Config, path string) { c.State = path })
 }
 
@@ -114,6 +114,18 @@ func parseSocket(v string) (string, error) {
 		return "", err
 	}
 	return config.ParseSocket(path)
+}
+
+// parseState takes a relative path like parseSocket, or nothing.
+func parseState(v string) (string, error) {
+	if v == "" {
+		return "", nil
+	}
+	path, err := filepath.Abs(v)
+	if err != nil {
+		return "", err
+	}
+	return config.ParseState(path)
 }
 
 // setting defines a flag whose value is checked at once and applied after the file.

@@ -201,6 +201,8 @@ func setPath(dst *string, v any) error {
 		return fmt.Errorf("be a path in quotes, not %s", describe(v))
 	case !filepath.IsAbs(s):
 		return fmt.Errorf("be an absolute path, not %q", s)
+	case isDirectory(s):
+		return fmt.Errorf("be the path of a file, not %q", s)
 	case len(s) > maxSocketPath:
 		return fmt.Errorf("be at most %d bytes long, a limit of Unix sockets", maxSocketPath)
 	}
@@ -213,6 +215,9 @@ func setState(dst *string, v any) error {
 	s, ok := v.(string)
 	if !ok || s != "" && !filepath.IsAbs(s) {
 		return fmt.Errorf("be an absolute path in quotes, or empty, not %s", describe(v))
+	}
+	if isDirectory(s) {
+		return fmt.Errorf("be the path of a file, not %q", s)
 	}
 	*dst = s
 	return nil

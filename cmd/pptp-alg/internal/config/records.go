@@ -49,6 +49,8 @@ func setCallLog(c *Config, v any) error {
 	kind, address, remote := strings.Cut(s, ":")
 	switch {
 	case !ok:
+	case filepath.IsAbs(s) && isDirectory(s):
+		return fmt.Errorf("be the path of a file, not %q", s)
 	case s == "" || s == "journal" || s == "syslog" || filepath.IsAbs(s),
 		remote && (kind == "udp" || kind == "tcp") && hostPort(address, true):
 		c.CallLog.To = s
@@ -62,6 +64,9 @@ func setListen(c *Config, v any) error {
 	switch {
 	case ok && (s == "" || hostPort(s, false)):
 	case ok && filepath.IsAbs(s):
+		if isDirectory(s) {
+			return fmt.Errorf("be the path of a Unix socket, not %q", s)
+		}
 		if len(s) > maxSocketPath {
 			return fmt.Errorf("be at most %d bytes long, a limit of Unix sockets", maxSocketPath)
 		}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"slices"
+	"strings"
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/config"
@@ -194,12 +194,9 @@ func (d *daemon) reload(c config.Config) {
 	d.tell(d.manager.Reloading())
 	defer d.ready()
 	fixed := d.config
-	if c.Queue != fixed.Queue || c.Socket != fixed.Socket || c.State != fixed.State || !slices.Equal(c.Ports, fixed.Ports) {
-		d.log.Warn("queue, ports, socket and state change at the next start only")
-		c.Queue, c.Socket, c.State, c.Ports = fixed.Queue, fixed.Socket, fixed.State, fixed.Ports
-	}
-	if unobserved(&c, fixed) {
-		d.log.Warn("call_log, capture and metrics change at the next start only")
+	changed, later := c.TakeOver(fixed)
+	if len(later) > 0 {
+		d.log.Warn("these settings change at the next start only", "keys", strings.Join(later, ", "))
 	}
 	before := d.anchor
 	if c.Anchor != fixed.Anchor {
@@ -219,7 +216,10 @@ func (d *daemon) reload(c config.Config) {
 		d.reclaim()
 	}
 	d.table.Reconfigure(tableConfig(c, d.callEvent))
-	d.log.Info("configuration reloaded")
+	if len(changed) == 0 {
+		changed = []string{"nothing"}
+	}
+	d.log.Info("configuration reloaded", "changed", strings.Join(changed, ", "))
 	d.report(news.Reloaded, "")
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/calllog"
-	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/metrics"
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/status"
@@ -149,24 +148,5 @@ func TestCallRecord(t *testing.T) {
 	}
 	if r, _ := callRecord(news.Event{Time: at, Kind: news.CallEnded, Call: &up}, false); r.Server.IsValid() {
 		t.Error("the server's address is not left out")
-	}
-}
-
-// What changes at the next start only is not taken over before.
-func TestUnobserved(t *testing.T) {
-	fixed := config.Default()
-	for _, change := range []func(*config.Config){
-		func(c *config.Config) { c.Metrics.Listen = "127.0.0.1:1" },
-		func(c *config.Config) { c.Capture.Total++ },
-		func(c *config.Config) { c.CallLog.To = "journal" },
-	} {
-		c := config.Default()
-		change(&c)
-		if !unobserved(&c, fixed) || c.String() != fixed.String() {
-			t.Errorf("taken over: %s", c)
-		}
-	}
-	if c := config.Default(); unobserved(&c, fixed) {
-		t.Error("nothing has changed")
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/calllog"
-	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/evidence"
 	"pptp-alg/cmd/pptp-alg/internal/metrics"
 	"pptp-alg/cmd/pptp-alg/internal/news"
@@ -26,7 +25,7 @@ const callLogQueue = 8192
 // has ended: what happened last is written first.
 func (d *daemon) observe() (stop func(), err error) {
 	var stops []func()
-	stop = func() {
+	end := func() {
 		d.news.Close()
 		for _, f := range stops {
 			f()
@@ -34,8 +33,7 @@ func (d *daemon) observe() (stop func(), err error) {
 	}
 	defer func() {
 		if err != nil {
-			stop()
-			stop = nil
+			end()
 		}
 	}()
 	if c := d.config.Metrics; c.Listen != "" {
@@ -53,31 +51,24 @@ func (d *daemon) observe() (stop func(), err error) {
 			Say: func(err error) { d.log.Warn("capture", "error", err) },
 		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("capture.directory: %w", err)
 		}
 		stops = append(stops, d.evidence.Close)
 	}
 	if c := d.config.CallLog; c.To != "" {
 		log, err := calllog.New(c.To, d.callLogState)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("write the call log (call_log.to): %w", err)
 		}
 		s, done := d.news.Subscribe(callLogQueue), make(chan struct{})
 		go func() {
 			defer close(done)
+			log.Open()
 			logCalls(log, s, c.ServerAddress)
 		}()
 		stops = append(stops, func() { <-done })
 	}
-	return stop, nil
-}
-
-// unobserved is the part of a new configuration that changes at the next start
-// only. It says whether there is any.
-func unobserved(c *config.Config, fixed config.Config) bool {
-	changed := c.Metrics != fixed.Metrics || c.Capture != fixed.Capture || c.CallLog != fixed.CallLog
-	c.Metrics, c.Capture, c.CallLog = fixed.Metrics, fixed.Capture, fixed.CallLog
-	return changed
+	return end, nil
 }
 
 // callLogState logs that the call log fails, or works again. It is called by the
