@@ -1,6 +1,7 @@
 package examine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -40,40 +41,61 @@ func masquerading(r *ruleset) Finding {
 	if legacy("nat") {
 		return ok(name, "not among the nftables rules; iptables-legacy has a nat table, which this command does not read")
 	}
+	device, hint := uplink(), ""
+	if device == "" {
+		device, hint = "WAN", "   (WAN: the device towards the Internet; there is no default route that names it)"
+	}
 	return warning(name, &Fix{
 		"nft 'add table ip nat; add chain ip nat postrouting { type nat hook postrouting priority srcnat; }; " +
-			"add rule ip nat postrouting oifname WAN masquerade'   (WAN: the device towards the Internet)",
+			"add rule ip nat postrouting oifname \"" + device + "\" masquerade'" + hint,
 		"uci set firewall.@zone[1].masq=1; uci commit firewall; service firewall reload   (if zone 1 is wan: uci show firewall)",
 	}, "no rule translates source addresses: right for a router without NAT, else clients do not reach the Internet")
+}
+
+// uplink is the device of the default route, or "".
+func uplink() string {
+	b, _ := os.ReadFile("/proc/thread-self/net/route")
+	for line := range strings.Lines(string(b)) {
+		// The device, the destination, six more fields, and its mask.
+		if f := strings.Fields(line); len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" {
+			return f[0]
+		}
+	}
+	return ""
+}
+
+// accept are the commands that put a rule before all others of some chains.
+func accept(chains []chainName, what string) string {
+	var lines []string
+	for _, c := range chains {
+		lines = append(lines, fmt.Sprintf("nft insert rule %v %s accept", c, what))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // throughRules has the packets of a call walk through the rules.
 func throughRules(r *ruleset, c Config) []Finding {
 	port := c.Ports[0]
-	open := &Fix{
-		fmt.Sprintf("nft insert rule FAMILY TABLE CHAIN tcp dport %d accept   (the chain named above)", port),
-		fmt.Sprintf("uci add firewall rule; uci set firewall.@rule[-1].name=PPTP; uci set firewall.@rule[-1].src=lan; "+
-			"uci set firewall.@rule[-1].dest=wan; uci set firewall.@rule[-1].proto=tcp; uci set firewall.@rule[-1].dest_port=%d; "+
-			"uci set firewall.@rule[-1].target=ACCEPT; uci commit firewall; service firewall reload", port),
-	}
-	established := &Fix{
-		"nft insert rule FAMILY TABLE CHAIN ct state established,related accept   (the chain named above)",
-		"service firewall restart   (fw4 accepts established connections; look into /etc/nftables.d for rules of your own)",
-	}
+	newControl, known := fmt.Sprintf("tcp dport %d", port), "ct state established,related"
+	const openWrtKnown = "service firewall restart   (fw4 accepts established connections; look into /etc/nftables.d for rules of your own)"
+	openWrtOpen := fmt.Sprintf("uci add firewall rule; uci set firewall.@rule[-1].name=PPTP; uci set firewall.@rule[-1].src=lan; "+
+		"uci set firewall.@rule[-1].dest=wan; uci set firewall.@rule[-1].proto=tcp; uci set firewall.@rule[-1].dest_port=%d; "+
+		"uci set firewall.@rule[-1].target=ACCEPT; uci commit firewall; service firewall reload", port)
 	var found []Finding
 	for _, p := range []struct {
 		name   string
-		fix    *Fix
-		sure   bool // a doubt is worth a warning
+		what   string // a match of nft for it
+		wrt    string // what mends it on OpenWrt
+		sure   bool   // a doubt is worth a warning
 		packet packet
 	}{
-		{"a new control connection", open, false,
+		{"a new control connection", newControl, openWrtOpen, false,
 			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW}},
-		{"a control packet", established, true,
+		{"a control packet", known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitESTABLISHED}},
-		{"an answer to a control packet", established, true,
+		{"an answer to a control packet", known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_TCP, source: port, state: expr.CtStateBitESTABLISHED}},
-		{"GRE of a call", established, true,
+		{"GRE of a call", known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_GRE, state: expr.CtStateBitESTABLISHED}},
 	} {
 		w := walk{rules: r, packet: p.packet}
@@ -86,13 +108,14 @@ func throughRules(r *ruleset, c Config) []Finding {
 				break
 			}
 		}
+		fix := &Fix{accept(w.chains, p.what), p.wrt}
 		switch why := strings.Join(w.dropped, ", "); {
 		case all == drops:
-			found = append(found, fail(p.name, p.fix, "dropped by %s", why))
+			found = append(found, fail(p.name, fix, "dropped by %s", why))
 		case all&drops == 0:
 			found = append(found, ok(p.name, "the rules let it through"))
 		case p.sure:
-			found = append(found, warning(p.name, p.fix, "not sure: devices, addresses or marks decide, or what this program does not know; "+
+			found = append(found, warning(p.name, fix, "not sure: devices, addresses or marks decide, or what this program does not know; "+
 				"what may drop it is %s", why))
 		default:
 			found = append(found, ok(p.name, "the rules let it through, depending on devices or addresses; what drops the rest is %s", why))
@@ -117,6 +140,29 @@ func offload(r *ruleset, c Config) Finding {
 	}, "flow table %s hides control connections from the daemon, and this kernel has no conntrack helper to keep them out with", tables)
 }
 
+// helpers says what there is to keep control connections out of flow tables with. The
+// kernel has these for all network namespaces at once.
+func helpers(Config) []Finding {
+	const name = "user-space helpers"
+	load := &Fix{"modprobe nfnetlink_cthelper", "opkg update && opkg install kmod-nfnetlink-cthelper"}
+	ct, err := conntrack.Dial()
+	if err != nil {
+		return []Finding{warning(name, installConntrack, "%v", err)}
+	}
+	defer ct.Close()
+	switch err := ct.ProbeHelper("pptp-alg"); {
+	case err == nil:
+		return []Finding{ok(name, "the kernel has them: the daemon keeps control connections out of flow tables with one that does nothing")}
+	case errors.Is(err, conntrack.ErrForeignHelper):
+		return []Finding{warning(name, both("run the daemon with --anchor ftp"), "%v", err)}
+	case anchor() == "ftp":
+		return []Finding{ok(name, "the kernel has none (nfnetlink_cthelper); its FTP helper, which does nothing in PPTP, does as well")}
+	}
+	// The line on flow offload warns of it where there is a flow table.
+	return []Finding{ok(name, "the kernel has none, and no FTP helper either; they are needed where flows are offloaded only: %s, on OpenWrt %s",
+		load.Debian, load.OpenWrt)}
+}
+
 // anchor names the conntrack helper that the daemon can give to control connections,
 // which the kernel then leaves out of flow tables; "" where it has none.
 func anchor() string {
@@ -139,20 +185,18 @@ func anchor() string {
 func kernelHelper(r *ruleset, c Config) Finding {
 	const name = "kernel's PPTP helper"
 	const helperObject = 3 // NFT_OBJECT_CT_HELPER
-	fix := &Fix{
-		"nft delete rule FAMILY TABLE CHAIN handle N   (nft -a list chain names N); then modprobe -r nf_nat_pptp nf_conntrack_pptp",
-		"uci set firewall.@defaults[0].auto_helper=0; uci commit firewall; service firewall restart; opkg remove kmod-nf-nathelper-extra",
-	}
+	fix := Fix{OpenWrt: "uci set firewall.@defaults[0].auto_helper=0; uci commit firewall; service firewall restart; opkg remove kmod-nf-nathelper-extra"}
 	for _, ch := range r.chains {
 		if ch.table == c.Table {
 			continue
 		}
-		for _, rule := range ch.rules {
+		for i, rule := range ch.rules {
 			for _, e := range rule {
 				o, isObject := e.any.(*expr.Objref)
 				t, isTarget := e.any.(*expr.Target)
 				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && legacyHelper() {
-					return warning(name, fix, "chain %v gives it to control connections: the daemon leaves those that have it alone, with all its limits", ch.chainName)
+					fix.Debian = fmt.Sprintf("nft delete rule %v handle %d && modprobe -r nf_nat_pptp nf_conntrack_pptp", ch.chainName, ch.handles[i])
+					return warning(name, &fix, "chain %v gives it to control connections: the daemon leaves those that have it alone, with all its limits", ch.chainName)
 				}
 			}
 		}

@@ -43,6 +43,7 @@ type chain struct {
 	priority int32
 	drop     bool // the policy
 	rules    []rule
+	handles  []uint64 // of the rules, by which nft deletes them
 }
 
 // A rule is a list of expressions.
@@ -188,12 +189,15 @@ func (r *ruleset) addChain(family byte, b []byte) error {
 func (r *ruleset) addRule(family byte, b []byte) error {
 	at := chainName{family: family}
 	var list rule
+	var handle uint64
 	err := decode(b, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_RULE_TABLE:
 			at.table = ad.String()
 		case unix.NFTA_RULE_CHAIN:
 			at.name = ad.String()
+		case unix.NFTA_RULE_HANDLE:
+			handle = ad.Uint64()
 		case unix.NFTA_RULE_EXPRESSIONS:
 			ad.Nested(func(ad *netlink.AttributeDecoder) error {
 				for ad.Next() {
@@ -204,7 +208,7 @@ func (r *ruleset) addRule(family byte, b []byte) error {
 		}
 	})
 	if c := r.chains[at]; c != nil {
-		c.rules = append(c.rules, list)
+		c.rules, c.handles = append(c.rules, list), append(c.handles, handle)
 	}
 	return err
 }

@@ -36,6 +36,8 @@ type walk struct {
 	depth  int
 	// dropped says by which chain or rule the packet is, or may be, dropped.
 	dropped []string
+	// chains are the chains of these, where a rule that accepts helps.
+	chains []chainName
 }
 
 // hook walks through all base chains of a hook and says what may happen. The chains
@@ -72,13 +74,16 @@ func (w *walk) base(c *chain) fate {
 		return f
 	}
 	if c.drop {
-		w.note("the policy of chain %v", c.chainName)
+		w.note(c.chainName, "the policy of chain %v", c.chainName)
 		return f | drops
 	}
 	return f | passes
 }
 
-func (w *walk) note(format string, args ...any) {
+func (w *walk) note(at chainName, format string, args ...any) {
+	if !slices.Contains(w.chains, at) {
+		w.chains = append(w.chains, at)
+	}
 	if s := fmt.Sprintf(format, args...); !slices.Contains(w.dropped, s) {
 		w.dropped = append(w.dropped, s)
 	}
@@ -104,7 +109,7 @@ func (w *walk) chain(c *chain) (f fate, through bool) {
 			inside = passes
 		case expr.VerdictDrop:
 			inside = drops
-			w.note("rule %d of chain %v", i+1, c.chainName)
+			w.note(c.chainName, "rule %d of chain %v", i+1, c.chainName)
 		case expr.VerdictJump, expr.VerdictGoto:
 			target := w.rules.chains[chainName{c.family, c.table, verdict.Chain}]
 			if target == nil {
