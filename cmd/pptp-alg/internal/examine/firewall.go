@@ -1,7 +1,6 @@
 package examine
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -138,29 +137,6 @@ func offload(r *ruleset, c Config) Finding {
 		"take `flow add` out of the rules in /etc/nftables.conf, or let it be for other ports: tcp dport != " + fmt.Sprint(c.Ports[0]) + " flow add @NAME",
 		"uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall; service firewall restart",
 	}, "flow table %s hides control connections from the daemon, and this kernel has no conntrack helper to keep them out with", tables)
-}
-
-// helpers says what there is to keep control connections out of flow tables with. The
-// kernel has these for all network namespaces at once.
-func helpers(Config) []Finding {
-	const name = "user-space helpers"
-	load := &Fix{"modprobe nfnetlink_cthelper", "opkg update && opkg install kmod-nfnetlink-cthelper"}
-	ct, err := conntrack.Dial()
-	if err != nil {
-		return []Finding{warning(name, installConntrack, "%v", err)}
-	}
-	defer ct.Close()
-	switch err := ct.ProbeHelper("pptp-alg"); {
-	case err == nil:
-		return []Finding{ok(name, "the kernel has them: the daemon keeps control connections out of flow tables with one that does nothing")}
-	case errors.Is(err, conntrack.ErrForeignHelper):
-		return []Finding{warning(name, both("run the daemon with --anchor ftp"), "%v", err)}
-	case anchor() == "ftp":
-		return []Finding{ok(name, "the kernel has none (nfnetlink_cthelper); its FTP helper, which does nothing in PPTP, does as well")}
-	}
-	// The line on flow offload warns of it where there is a flow table.
-	return []Finding{ok(name, "the kernel has none, and no FTP helper either; they are needed where flows are offloaded only: %s, on OpenWrt %s",
-		load.Debian, load.OpenWrt)}
 }
 
 // anchor names the conntrack helper that the daemon can give to control connections,
