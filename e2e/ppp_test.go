@@ -17,10 +17,15 @@ import (
 // ping through their tunnels; one hangs up, the others go on. Encryption with
 // another call's key would show as pings unanswered.
 func TestTunnels(t *testing.T) {
-	for _, e := range []ppp.Encryption{
-		{Strengths: []mppe.Strength{mppe.Bits128}, Stateless: true, Required: true},
-		{Strengths: []mppe.Strength{mppe.Bits56}, Stateful: true, Required: true},
+	for _, v := range []struct {
+		e        ppp.Encryption
+		announce bool // the clients are PACs, and announce their calls
+	}{
+		{ppp.Encryption{Strengths: []mppe.Strength{mppe.Bits128}, Stateless: true, Required: true}, false},
+		{ppp.Encryption{Strengths: []mppe.Strength{mppe.Bits56}, Stateful: true, Required: true}, false},
+		{ppp.Encryption{Strengths: []mppe.Strength{mppe.Bits40}, Stateless: true, Required: true}, true},
 	} {
+		e := v.e
 		t.Run(fmt.Sprintf("MPPE %d", e.Strengths[0]), func(t *testing.T) {
 			const count, pings = 5, 5
 			w := withDaemon(t, lab.Plan{Clients: count, Servers: 1, Firewall: strict()})
@@ -64,7 +69,15 @@ func TestTunnels(t *testing.T) {
 				w.Cleanup(func() { _ = clients[i].Close() })
 			}
 			each(func(i int) (err error) {
-				if tunnels[i], err = clients[i].Open(w.ctx, netip.AddrPortFrom(at.Address, peer.Port)); err != nil {
+				session, err := clients[i].Dial(w.ctx, netip.AddrPortFrom(at.Address, peer.Port))
+				if err != nil {
+					return err
+				}
+				call := clients[i].Call
+				if v.announce {
+					call = clients[i].Announce
+				}
+				if tunnels[i], err = call(w.ctx, session); err != nil {
 					return err
 				}
 				if err = tunnels[i].Reach(w.ctx, ppp.Up); err != nil {

@@ -31,6 +31,8 @@ type Call struct {
 	peerID   uint16
 	up       bool
 	answered chan struct{} // closed when up
+	complete chan struct{} // closed when window is known
+	window   uint16        // the other side's; see Window
 	refused  *RefusedError
 	ended    string // why, "" while it lives
 	done     chan struct{}
@@ -114,7 +116,7 @@ func (c *Call) String() string {
 func (s *Session) newCall(caller, pns bool, token uint64) (*Call, error) {
 	n := s.node
 	c := &Call{node: n, session: s, remote: s.remote.Addr(), caller: caller, pns: pns, id: n.cfg.CallID(), token: token,
-		done: make(chan struct{}), answered: make(chan struct{}), waiting: map[uint32]chan struct{}{}}
+		done: make(chan struct{}), answered: make(chan struct{}), complete: make(chan struct{}), waiting: map[uint32]chan struct{}{}}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	key := greKey{c.remote, c.id}
@@ -148,6 +150,19 @@ func (c *Call) connected(peerID uint16) bool {
 	close(c.answered)
 	c.node.announce()
 	return true
+}
+
+// completed notes the receive window of the other side, which comes with the
+// last message that it sends to set the call up.
+func (c *Call) completed(window uint16) {
+	c.node.mu.Lock()
+	defer c.node.mu.Unlock()
+	select {
+	case <-c.complete:
+	default:
+		c.window = window
+		close(c.complete)
+	}
 }
 
 // end marks the call as over. The node remembers it until the ID is used again,
@@ -197,6 +212,19 @@ func (c *Call) SendGRE(g wire.GRE) error {
 
 // Up is closed as soon as the other side's Call ID is known.
 func (c *Call) Up() <-chan struct{} { return c.answered }
+
+// Complete is closed when the call is set up for good: with the other side's
+// Call ID its receive window is known too. That is later than Up for the PNS of
+// an incoming call, which has both after Incoming-Call-Connected only.
+func (c *Call) Complete() <-chan struct{} { return c.complete }
+
+// Window is how many packets the other side takes unacknowledged, as it said
+// when the call was set up; 0 before Complete.
+func (c *Call) Window() int {
+	c.node.mu.Lock()
+	defer c.node.mu.Unlock()
+	return int(c.window)
+}
 
 // Acknowledge sends an acknowledgement alone, if one is due.
 func (c *Call) Acknowledge() error { return c.send(nil) }

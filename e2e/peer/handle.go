@@ -36,8 +36,10 @@ func (s *Session) handle(m wire.Message) (stop bool) {
 	case *wire.IncomingCallReply:
 		s.requested(m.PeerCallID, m)
 	case *wire.IncomingConnected:
-		if s.mine(m.PeerCallID) == nil {
+		if c := s.mine(m.PeerCallID); c == nil {
 			s.unknown(m)
+		} else {
+			c.completed(m.ReceiveWindow)
 		}
 	case *wire.SetLinkInfo:
 		s.counted(m, m.PeerCallID, func(st *Stats) { st.SetLinkInfo++ })
@@ -132,12 +134,16 @@ func (s *Session) answer(m wire.Message, peerID uint16, pns bool, number wire.Te
 		} else {
 			id = c.id
 			c.connected(peerID)
+			if m, ok := m.(*wire.OutgoingCallRequest); ok {
+				c.completed(m.ReceiveWindow)
+			}
 		}
 	}
 	var reply wire.Message = &wire.OutgoingCallReply{CallID: id, PeerCallID: peerID, Result: a.Result, ErrorCode: a.ErrorCode,
-		ConnectSpeed: 10_000_000, ReceiveWindow: 64, PhysicalChannel: uint32(id)}
+		ConnectSpeed: 10_000_000, ReceiveWindow: s.node.cfg.ReceiveWindow, PhysicalChannel: uint32(id)}
 	if pns {
-		reply = &wire.IncomingCallReply{CallID: id, PeerCallID: peerID, Result: a.Result, ErrorCode: a.ErrorCode, ReceiveWindow: 64}
+		reply = &wire.IncomingCallReply{CallID: id, PeerCallID: peerID, Result: a.Result, ErrorCode: a.ErrorCode,
+			ReceiveWindow: s.node.cfg.ReceiveWindow}
 	}
 	if s.node.cfg.Gather > 1 {
 		if s.gathered = append(s.gathered, reply); len(s.gathered) == s.node.cfg.Gather {
@@ -170,12 +176,12 @@ func (s *Session) requested(id uint16, m wire.Message) {
 		s.unknown(m)
 		return
 	}
-	own, refused := uint16(0), RefusedError{}
+	own, window, refused := uint16(0), uint16(0), RefusedError{}
 	switch m := m.(type) {
 	case *wire.OutgoingCallReply:
-		own, refused = m.CallID, RefusedError{m.Result, m.ErrorCode}
+		own, window, refused = m.CallID, m.ReceiveWindow, RefusedError{m.Result, m.ErrorCode}
 	case *wire.IncomingCallReply:
-		own, refused = m.CallID, RefusedError{m.Result, m.ErrorCode}
+		own, window, refused = m.CallID, m.ReceiveWindow, RefusedError{m.Result, m.ErrorCode}
 	}
 	if refused.Result != wire.ResultConnected {
 		s.node.mu.Lock()
@@ -187,6 +193,7 @@ func (s *Session) requested(id uint16, m wire.Message) {
 	if !c.connected(own) {
 		s.node.fault("%v: %s came a second time", s, wire.Describe(m))
 	}
+	c.completed(window)
 }
 
 func (s *Session) disconnect(c *Call, result uint8) *wire.DisconnectNotify {

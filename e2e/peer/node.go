@@ -45,6 +45,9 @@ type Config struct {
 	// Gather holds back the answers to call requests until there are this many
 	// on a connection, and sends them in one write.
 	Gather int
+	// ReceiveWindow is how many packets of a call the other side is told that
+	// it may send unacknowledged (RFC 2637 section 2.7); default 64.
+	ReceiveWindow uint16
 	// Keepalive is the interval between Echo-Requests; 0 sends none.
 	Keepalive time.Duration
 	// Timeout bounds every wait that has no closer deadline; default 10 s.
@@ -106,6 +109,9 @@ func Start(cfg Config) (*Node, error) {
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.ReceiveWindow == 0 {
+		cfg.ReceiveWindow = 64
 	}
 	if cfg.Answer == nil {
 		cfg.Answer = func(wire.Message) Answer { return Answer{Result: wire.ResultConnected} }

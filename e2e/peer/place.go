@@ -32,7 +32,7 @@ func (s *Session) prepareOutgoing() (*Call, *wire.OutgoingCallRequest, error) {
 	}
 	number := fmt.Sprintf("%016x", c.token)
 	return c, &wire.OutgoingCallRequest{CallID: c.id, SerialNumber: 1, MinimumBPS: 300, MaximumBPS: 100_000_000, Bearer: 3, Framing: 3,
-		ReceiveWindow: 64, PhoneLength: uint16(len(number)), PhoneNumber: wire.MakeText(number)}, nil
+		ReceiveWindow: s.node.cfg.ReceiveWindow, PhoneLength: uint16(len(number)), PhoneNumber: wire.MakeText(number)}, nil
 }
 
 // PlaceOutgoingTogether places several calls with all requests in one write.
@@ -110,7 +110,7 @@ func (s *Session) IncomingCall(ctx context.Context) (*Call, error) {
 	if err := c.WaitUp(ctx); err != nil {
 		return c, err
 	}
-	return c, s.Send(&wire.IncomingConnected{PeerCallID: c.PeerID(), ConnectSpeed: 64_000, ReceiveWindow: 64, Framing: 1})
+	return c, s.Send(&wire.IncomingConnected{PeerCallID: c.PeerID(), ConnectSpeed: 64_000, ReceiveWindow: s.node.cfg.ReceiveWindow, Framing: 1})
 }
 
 const disconnectedHere = "disconnected here"

@@ -43,6 +43,7 @@ func StartClient(node peer.Config, cfg Config) (*Client, error) {
 		}
 		return orAnswer(inner, t, b)
 	}
+	node.ReceiveWindow = advertised(cfg.Flow)
 	node.Carry = func(call *peer.Call) func(wire.GRE) {
 		t := attach(call, c.cfg)
 		c.mu.Lock()
@@ -54,6 +55,9 @@ func StartClient(node peer.Config, cfg Config) (*Client, error) {
 	c.Node, err = peer.Start(node)
 	return c, err
 }
+
+// advertised is the window that calls tell the other side.
+func advertised(cfg FlowConfig) uint16 { return uint16(cfg.withDefaults().ReceiveWindow) }
 
 // orAnswer hands a datagram on, or answers pings.
 func orAnswer(inner func(*Tunnel, []byte) []byte, t *Tunnel, b []byte) []byte {
@@ -70,9 +74,24 @@ func (c *Client) Call(ctx context.Context, s *peer.Session) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.Tunnel(call), nil
+}
+
+// Announce is Call with the roles changed: this side is the PAC, and announces
+// a call that came in for the other, the PNS.
+func (c *Client) Announce(ctx context.Context, s *peer.Session) (*Tunnel, error) {
+	call, err := s.IncomingCall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tunnel(call), nil
+}
+
+// Tunnel finds a call's, whichever side placed it.
+func (c *Client) Tunnel(call *peer.Call) *Tunnel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tunnels[call], nil
+	return c.tunnels[call]
 }
 
 // Open dials a server and places a call.
@@ -177,6 +196,7 @@ func StartServer(node peer.Config, cfg Config, count int) (*Server, error) {
 	}
 	inner := cfg.Datagram
 	cfg.Datagram = func(t *Tunnel, b []byte) []byte { return orAnswer(inner, t, b) }
+	node.ReceiveWindow = advertised(cfg.Flow)
 	node.Carry = func(call *peer.Call) func(wire.GRE) { return s.take(call, cfg).arrive }
 	var err error
 	s.Node, err = peer.Start(node)

@@ -8,8 +8,10 @@ import (
 
 // FlowConfig sets the sizes and times of a Flow; the zero value is usable.
 type FlowConfig struct {
-	// SendWindow is how many packets the other side takes unacknowledged,
-	// ReceiveWindow how far ahead of a missing one this side keeps others.
+	// SendWindow is how many packets the other side takes unacknowledged: what
+	// it says when a call is set up, whatever stands here. ReceiveWindow is how
+	// far ahead of a missing one this side keeps others; a Client and a Server
+	// tell it to the other side.
 	SendWindow, ReceiveWindow int
 	Hold                      time.Duration // how long to wait for a missing packet; default 100 ms
 	AckDelay                  time.Duration // how long an acknowledgement waits for company; default 20 ms
@@ -49,6 +51,7 @@ type FlowStats struct {
 	Reordered      int // packets that waited for an earlier one
 	Lost           int // numbers given up
 	Timeouts       int // of the sender's window
+	MostOut        int // packets sent and not acknowledged, at their most
 	Overflow       int // packets dropped because too many waited
 	Foreign        int // acknowledgements of what was never sent
 }
@@ -118,6 +121,7 @@ func (f *Flow) push(now time.Time) {
 		}
 		f.next++
 		f.stats.Sent++
+		f.stats.MostOut = max(f.stats.MostOut, int(f.next-f.acked))
 		f.packets = append(f.packets, f.acknowledge(g))
 	}
 }

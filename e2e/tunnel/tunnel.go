@@ -85,10 +85,13 @@ func (t *Tunnel) run() {
 	defer close(t.done)
 	defer t.publish()
 	select {
-	case <-t.call.Up():
+	case <-t.call.Complete():
 	case <-t.call.Done():
 		return
 	}
+	// Nothing could ever be sent to a side that takes no packet.
+	t.cfg.Flow.SendWindow = max(1, t.call.Window())
+	t.flow = NewFlow(t.cfg.Flow)
 	t.link.Start(time.Now())
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
