@@ -11,12 +11,13 @@ import (
 // in place. The error joins one for each.
 func (c *Config) Check() error {
 	var errs []error
-	c.conflicts(func(key, _, reason string) { errs = append(errs, errors.New(key+" "+reason)) })
+	c.conflicts(func(key, reason string) { errs = append(errs, errors.New(key+" "+reason)) })
 	return errors.Join(errs...)
 }
 
-// conflicts names for each conflict the two keys. The reason completes "KEY ...".
-func (c *Config) conflicts(fault func(key, other, reason string)) {
+// conflicts names the later key of each conflict, which is never one that has its default. The
+// reason completes "KEY ...".
+func (c *Config) conflicts(fault func(key, reason string)) {
 	type place struct{ key, path, is string }
 	places := []place{
 		{"socket", c.Socket, "socket"}, {"socket", c.Socket + ".lock", "the lock beside socket"},
@@ -28,13 +29,13 @@ func (c *Config) conflicts(fault func(key, other, reason string)) {
 			continue // none, or no file
 		}
 		for _, before := range places[:i] {
-			if before.key != p.key && filepath.IsAbs(before.path) && filepath.Clean(before.path) == filepath.Clean(p.path) {
-				fault(p.key, before.key, fmt.Sprintf("must not be the same path as %s, %q", before.is, before.path))
+			if filepath.IsAbs(before.path) && filepath.Clean(before.path) == filepath.Clean(p.path) {
+				fault(p.key, fmt.Sprintf("must not be the same path as %s, %q", before.is, before.path))
 			}
 		}
 	}
 	if c.Capture.Directory != "" && c.Capture.Connection > c.Capture.Total*1000 {
-		fault("capture.connection_kilobytes", "capture.total_megabytes", fmt.Sprintf(
+		fault("capture.connection_kilobytes", fmt.Sprintf(
 			"must fit into capture.total_megabytes, %d: choose at most %d", c.Capture.Total, c.Capture.Total*1000))
 	}
 }

@@ -67,12 +67,8 @@ func Parse(name string, data []byte) (Config, error) {
 		faults = append(faults, &Error{File: name, Line: lines[key], Key: key, Reason: reason})
 	})
 	if len(faults) == 0 {
-		c.conflicts(func(key, other, reason string) {
-			line := lines[key]
-			if line == 0 {
-				line = lines[other]
-			}
-			faults = append(faults, &Error{File: name, Line: line, Key: key, Reason: reason})
+		c.conflicts(func(key, reason string) {
+			faults = append(faults, &Error{File: name, Line: lines[key], Key: key, Reason: reason})
 		})
 	}
 	if len(faults) == 0 {

@@ -26,6 +26,12 @@ func TestFixes(t *testing.T) {
 			t.Errorf("%s: %+v %+v, want %q", f.Name, f, f.Fix, w)
 		}
 	}
+	var w walk
+	w.note(at, "rule 1")
+	w.note(at, "rule 2")
+	if got := accept(w.chains, "x"); got != "nft insert rule inet fw forward x accept" {
+		t.Errorf("two rules of a chain: %q", got)
+	}
 	if f := kernelHelper(r, c); f.Fix == nil || !strings.HasPrefix(f.Fix.Debian, "nft delete rule ip other last handle 12 ") {
 		t.Errorf("kernel's helper: %+v %+v", f, f.Fix)
 	}
