@@ -273,6 +273,19 @@ func (t *Table) Sweep() (swept int) {
 	return swept
 }
 
+// Leave is Sweep for when records are missing: the mappings may be those of calls that are up. They flow on, and
+// their told Call IDs are nobody's until the time that end gives, when they have stopped.
+func (t *Table) Leave(end func(*Mapping) time.Time) (left int) {
+	for _, m := range t.pool.owner {
+		if m.orphan() {
+			t.depart(m)
+			t.rest(end(m), m)
+			left++
+		}
+	}
+	return left
+}
+
 // orphan reports whether m is restored and nobody's.
 func (m *Mapping) orphan() bool { return m.state == mappingOpen && m.call == nil && !m.claimed }
 

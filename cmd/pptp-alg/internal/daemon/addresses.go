@@ -25,6 +25,26 @@ func uses(p *nat.Path, a netip.Addr) bool {
 	return false
 }
 
+// ours reports whether an address is this router's, or was until a moment ago and may come back.
+func (k *keeper) ours(a netip.Addr) bool { return k.local[a] || k.away[a] != nil }
+
+// addressesOf lists a path's four addresses.
+func addressesOf(p *nat.Path) [4]netip.Addr {
+	client, server := p.Hosts[nat.Client], p.Hosts[nat.Server]
+	return [4]netip.Addr{client.Real, client.Told, server.Real, server.Told}
+}
+
+// owned says with a bit for each of addressesOf whether it is ours. Calls can be translated to addresses that no
+// interface ever had: that those are not there means nothing.
+func owned(p *nat.Path, ours func(netip.Addr) bool) (bits uint8) {
+	for i, a := range addressesOf(p) {
+		if ours(a) {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}
+
 // isAway reports whether an address of the path was removed from this router.
 func (d *daemon) isAway(p *nat.Path) bool {
 	for a := range d.keeper.away {

@@ -189,7 +189,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 	tc.Changed = d.journal.callChanged
 	d.table = nat.NewTable(tc, d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
 	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent, Changed: d.journal.connectionChanged}, d.table)
-	d.journal.table, d.journal.alg = d.table, d.alg
+	d.journal.table, d.journal.alg, d.journal.ours = d.table, d.alg, d.keeper.ours
 
 	if err = alone(kernel); err != nil {
 		return closers, err

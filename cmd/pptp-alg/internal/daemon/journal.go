@@ -24,6 +24,7 @@ type journal struct {
 	file  *state.Journal // nil: nothing is written down
 	table *nat.Table
 	alg   *alg.ALG
+	ours  func(netip.Addr) bool // whether this router has, or has just had, an address
 
 	places      map[place]struct{}
 	calls       map[*nat.Call]struct{}
@@ -211,6 +212,7 @@ func (j *journal) connection(c *coder, conn *alg.Connection, put func(key, value
 	} else {
 		r.told = [2]netip.AddrPort{r.Flow.Client, r.Flow.Server}
 	}
+	r.local = owned(&r.Path, j.ours)
 	c.b = c.b[:0]
 	c.connection(&r)
 	put(numberKey(keyConnection, r.ID), c.b)

@@ -192,7 +192,8 @@ func (c *coder) call(v *callState) {
 // connectionState is a control connection and what each end sees of the other.
 type connectionState struct {
 	alg.Record
-	told [2]netip.AddrPort
+	told  [2]netip.AddrPort
+	local uint8 // which of the path's addresses were this router's: see owned
 }
 
 func (c *coder) connection(v *connectionState) {
@@ -206,6 +207,7 @@ func (c *coder) connection(v *connectionState) {
 	c.flag(&v.Midstream)
 	c.text(&v.Unparsed)
 	c.text(&v.Reason)
+	number(c, &v.local)
 	for i := range v.told {
 		c.addrPort(&v.told[i])
 		number(c, &v.Opened[i])

@@ -19,11 +19,13 @@ import (
 //
 //	mapping, entry there                  goes on
 //	mapping, entry gone, call lives       the entry is made again
-//	mapping of no call                    its message never went on: taken away
+//	mapping of no call                    its message never went on: taken away;
+//	                                      with a damaged journal, as an entry of no mapping
 //	entry of no mapping                   left alone; its Call ID is nobody's until it has gone
 //	connection, TCP entry established     goes on
 //	connection, TCP entry closing         ends, with its calls
 //	connection, TCP entry gone            ends unless it shows a sign of life
+//	connection, its address removed       waits for the address, as under a running daemon
 //
 // It runs when the queue is bound and before the first packet is taken from it: the kernel keeps them meanwhile.
 type takeover struct {
@@ -40,6 +42,7 @@ type takeover struct {
 	known   map[uint64]*nat.Connection
 
 	refused, strangers int
+	torn               bool // the end of the journal was missing or damaged
 }
 
 // readJournal opens the journal and reads what the last daemon has left in it.
@@ -68,6 +71,7 @@ func (d *daemon) readJournal() *takeover {
 	case report.Ignored != "":
 		d.log.Info("the state of the last daemon is of no use", "file", path, "because", report.Ignored)
 	case report.Torn > 0:
+		t.torn = true
 		d.log.Info("the end of the state file does not count", "file", path, "bytes", report.Torn)
 	}
 	d.journal.file = state.New(path, identity)
@@ -250,6 +254,7 @@ func (t *takeover) restoreConnections() error {
 		}
 	}
 	flushed := t.flushed()
+	var restored []*alg.Connection
 	for _, r := range t.connections {
 		calls := t.known[r.ID]
 		if calls == nil {
@@ -262,23 +267,39 @@ func (t *takeover) restoreConnections() error {
 			continue
 		}
 		c.Note = [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}
-		w, there := ways[r.Flow]
+		restored = append(restored, c)
+	}
+	t.addressesGone()
+	for _, c := range restored {
+		path := c.Path()
+		w, there := ways[c.Flow]
 		switch {
-		case c.State == alg.Closed:
+		case c.State == alg.Closed, t.standsStill(c):
 		case !there && lives(c):
 			// Somebody flushed everything, or it is over: then the calls' entries are still there.
-			if flushed[r.ID] {
+			if flushed[c.Calls().ID] {
 				t.reconnect(c)
 			}
 			c.Lost(t.now)
 		case !there:
-		case w.path.Hosts != r.Path.Hosts || w.path.Zone != r.Path.Zone:
+		case w.path.Hosts != path.Hosts || w.path.Zone != path.Zone:
 			c.Close(t.now, "control connection was replaced while the daemon was away")
-		case states[r.Flow] > conntrack.TCPEstablished && c.State != alg.Closing:
+		case states[c.Flow] > conntrack.TCPEstablished && c.State != alg.Closing:
 			c.Close(t.now, "control connection was closed while the daemon was away")
 		}
 	}
 	return nil
+}
+
+// addressesGone stops what uses addresses that this router had, and has no more.
+func (t *takeover) addressesGone() {
+	for _, r := range t.connections {
+		for i, a := range addressesOf(&r.Path) {
+			if r.local&(1<<i) != 0 && !t.keeper.ours(a) {
+				t.addressGone(t.now, a)
+			}
+		}
+	}
 }
 
 // flushed finds the connections that have calls, and of these calls no entry any more.
@@ -302,14 +323,19 @@ func (t *takeover) mend() error {
 	if err := t.unguard(); err != nil {
 		return err
 	}
-	swept := t.table.Sweep()
+	swept := 0
+	if t.torn {
+		t.strangers += t.table.Leave(t.gone)
+	} else {
+		swept = t.table.Sweep()
+	}
 	made := 0
 	t.table.Mappings(func(m *nat.Mapping) {
 		e, there := t.entries[placeOf(m)]
 		switch {
 		case !m.Open() && there && m.Call() != nil:
 			_ = t.plane.ct.Delete(e.Entry) // its end came in between
-		case m.Open() && (!there || !e.Equal(entryOf(m))) && m.Call() != nil && m.Call().Live():
+		case m.Open() && (!there || !e.Equal(entryOf(m))) && m.Call() != nil && m.Call().Live() && !t.isAway(m.Path):
 			if t.plane.revive(m) != nil {
 				t.table.RenewSoon(t.now, m)
 			}
@@ -331,6 +357,15 @@ func (t *takeover) mend() error {
 		"entries made again", made, "entries dropped", swept, "entries of unknown calls", t.strangers,
 		"records passed over", t.refused, "took", time.Since(t.now).Round(time.Millisecond))
 	return nil
+}
+
+// gone returns when the entry of a mapping will have gone.
+func (t *takeover) gone(m *nat.Mapping) time.Time {
+	e, there := t.entries[placeOf(m)]
+	if !there {
+		return t.now
+	}
+	return t.now.Add(e.Remaining)
 }
 
 // unguard takes from the guard what no mapping has.
