@@ -28,6 +28,13 @@ func DropTCP(in string, port uint16) Piece {
 	}
 }
 
+// RejectTCP is DropTCP by a firewall that says so.
+func RejectTCP(in string, port uint16) Piece {
+	return func(f *firewall) {
+		f.rule("forward", inDevice(in), tcpTo(port), just(&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}))
+	}
+}
+
 // ForwardGRE sends all GRE that comes in from a device to one inside host, as
 // recipes for PPTP behind a router have it.
 func ForwardGRE(in string, to Station) Piece {

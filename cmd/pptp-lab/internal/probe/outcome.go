@@ -34,7 +34,7 @@ var outcomes = []struct {
 	{Failed, "the probe itself failed (raw sockets need root)"},
 	{Unreachable, "there is no way to the server"},
 	{TCPRefused, "TCP is refused: nobody listens on the port, or a firewall says so"},
-	{TCPFiltered, "TCP is filtered: nothing answers"},
+	{TCPFiltered, "TCP is filtered: nothing answers, or a firewall says so"},
 	{ControlRefused, "the server refused the control connection"},
 	{ControlSilent, "the port is open, but nobody speaks PPTP there"},
 	{CallRefused, "the call was refused"},

@@ -141,6 +141,9 @@ func (r *run) control(ctx context.Context) (*peer.Session, Outcome, string) {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return nil, TCPRefused, fmt.Sprintf("The connection to %v was refused.", r.cfg.Server)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		if said := r.witness.prohibited(); said != "" {
+			return nil, TCPFiltered, fmt.Sprintf("A firewall rejects TCP to %v: %s.", r.cfg.Server, said)
+		}
 		return nil, Unreachable, fmt.Sprintf("A router, or this machine, says that %v cannot be reached: %v.", r.cfg.Server.Addr(), err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return nil, TCPFiltered, fmt.Sprintf("Nothing answered on %v within %v: a firewall drops it, or the server is off.", r.cfg.Server, r.cfg.Patience)

@@ -172,6 +172,7 @@ func scenes() []scene {
 		{name: "nobody listens", server: func(*testing.T, *lab.Site) {}, want: probe.TCPRefused, say: "refused"},
 		{name: "no such host", target: netip.MustParseAddr("198.18.77.77"), server: func(*testing.T, *lab.Site) {}, want: probe.Unreachable, say: "198.18.77.77"},
 		{name: "TCP filtered", firewall: []lab.Piece{lab.DropTCP("lan", peer.Port)}, patience: short, want: probe.TCPFiltered, say: "Nothing answered"},
+		{name: "TCP rejected", firewall: []lab.Piece{lab.RejectTCP("lan", peer.Port)}, want: probe.TCPFiltered, say: "administratively prohibited"},
 		{name: "control connection refused", server: talks(refusedStart), want: probe.ControlRefused, say: "not authorized (result 4)"},
 		{name: "another service", server: talks([]byte("SSH-2.0-of-course\r\n and more of the kind")), want: probe.ControlSilent},
 		{name: "a silent service", server: talks(nil), patience: short, want: probe.ControlSilent},

@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"time"
 
 	"pptp-alg/e2e/peer"
 	"pptp-alg/e2e/wire"
 )
 
 // witness hears what does not belong to the call: routers that complain about
-// our GRE, and GRE of others.
+// our packets, and GRE of others.
 type witness struct {
 	server netip.Addr
 	conn   net.PacketConn
@@ -20,6 +22,7 @@ type witness struct {
 	mu         sync.Mutex
 	complaints []string
 	strays     []string
+	forbidden  []string // complaints about our TCP, by firewalls
 }
 
 // ICMP (RFC 792), and where the quoted datagram begins in a message.
@@ -27,6 +30,8 @@ const (
 	icmpUnreachable = 3
 	icmpQuoted      = 8
 	icmpLeast       = icmpQuoted + 20
+
+	protocolTCP = 6
 )
 
 // codes are those of "destination unreachable" (RFC 792, RFC 1812 section
@@ -68,14 +73,20 @@ func (w *witness) hear() {
 			continue
 		}
 		quoted := b[icmpQuoted:n]
-		if quoted[9] != wire.ProtocolGRE || netip.AddrFrom4([4]byte(quoted[16:])) != w.server {
+		if netip.AddrFrom4([4]byte(quoted[16:])) != w.server {
 			continue
 		}
 		what := codes[b[1]]
 		if what == "" {
 			what = fmt.Sprintf("unreachable, code %d", b[1])
 		}
-		w.add(&w.complaints, fmt.Sprintf("%v says: %s", from, what))
+		text := fmt.Sprintf("%v says: %s", from, what)
+		switch {
+		case quoted[9] == wire.ProtocolGRE:
+			w.add(&w.complaints, text)
+		case quoted[9] == protocolTCP && (b[1] == 9 || b[1] == 10 || b[1] == 13):
+			w.add(&w.forbidden, text)
+		}
 	}
 }
 
@@ -106,6 +117,22 @@ func (w *witness) heard() (complaints, strays []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.complaints, w.strays
+}
+
+// prohibited returns what a firewall said about our TCP, which is for the
+// connecting program no more than an unreachable host. It comes at the same time
+// by another way, hence the wait.
+func (w *witness) prohibited() string {
+	for range 10 {
+		w.mu.Lock()
+		said := strings.Join(w.forbidden, ", ")
+		w.mu.Unlock()
+		if said != "" || w.conn == nil {
+			return said
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return ""
 }
 
 func (w *witness) close() {
