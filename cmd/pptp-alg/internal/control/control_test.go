@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // start runs a server that knows the commands echo, fail and panic.
 func start(t *testing.T, timeout time.Duration) (*Server, string) {
@@ -167,22 +167,19 @@ func TestHalfRequest(t *testing.T) {
 // A client that does not read its answer is disconnected, and nobody else waits
 // for it.
 func TestSlowReader(t *testing.T) {
-	s, path := start(t, 200*time.Millisecond)
-	c := dial(t, path)
-	io.WriteString(c, `{"command":"large"}`+"\n")
-	begin := time.Now()
+	_, path := start(t, time.Hour)
+	io.WriteString(dial(t, path), `{"command":"large"}`+"\n")
 	if err := Call(t.Context(), path, "echo", 1, new(any)); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(begin); d > 150*time.Millisecond {
-		t.Errorf("another client waited %v", d)
-	}
+	s, path := start(t, 200*time.Millisecond)
+	io.WriteString(dial(t, path), `{"command":"large"}`+"\n")
 	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.clients) == 0 })
 }
 
 // A handler that takes too long is told so by its context.
 func TestPatience(t *testing.T) {
-	_, path := start(t, 50*time.Millisecond)
+	_, path := start(t, 500*time.Millisecond)
 	err := Call(t.Context(), path, "wait", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "deadline") {
 		t.Errorf("got %v", err)

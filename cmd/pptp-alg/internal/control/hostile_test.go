@@ -56,11 +56,14 @@ func TestHundredsOfConnections(t *testing.T) {
 // Clients that ask for megabytes and do not read them make the server keep a bounded
 // part of it. The others are told, and answers of ordinary size go on.
 func TestAnswersUnderWay(t *testing.T) {
-	s, path := start(t, time.Second)
-	for range 12 {
-		io.WriteString(dial(t, path), `{"command":"large"}`+"\n")
+	s, path := start(t, time.Hour)
+	var readers []net.Conn // who do not read
+	for range 3 {
+		c := dial(t, path)
+		readers = append(readers, c)
+		io.WriteString(c, `{"command":"large"}`+"\n")
 	}
-	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.underWay > maxUnderWay/2 })
+	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.underWay >= 3*(8<<20) })
 	err := Call(t.Context(), path, "large", nil, new(any))
 	if err == nil || !strings.Contains(err.Error(), "have not read their answers") {
 		t.Errorf("one more large answer: %v", err)
@@ -73,6 +76,9 @@ func TestAnswersUnderWay(t *testing.T) {
 		t.Errorf("%d bytes are under way", s.underWay)
 	}
 	s.mu.Unlock()
+	for _, c := range readers {
+		c.Close()
+	}
 	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.clients) == 0 && s.underWay == 0 })
 	if err := Call(t.Context(), path, "large", nil, new(any)); err != nil {
 		t.Errorf("when they are gone: %v", err)
