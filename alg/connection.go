@@ -39,6 +39,7 @@ const (
 	closedLinger  = 30 * time.Second // retransmissions still pass
 	closingLinger = 2 * time.Minute  // one side closed, the other did not
 	lostLinger    = 90 * time.Second // keepalives come every 60 s (RFC 2637, section 3.1.4)
+	overLinger    = 5 * time.Second  // conntrack has waited before it forgot
 )
 
 // Connection is one control connection. Its exported fields are to be read.
@@ -170,11 +171,20 @@ func (c *Connection) finished(now time.Time, side nat.Side) {
 // Lost says that conntrack no longer knows the connection. It ends unless it
 // shows a sign of life before its next keepalive is overdue.
 func (c *Connection) Lost(now time.Time) {
+	c.missing(now, lostLinger)
+}
+
+// Over says that conntrack saw the end of the connection, and has forgotten it
+// since. Its last segments did not come by here: our rules were gone, say.
+func (c *Connection) Over(now time.Time) { c.missing(now, overLinger) }
+
+// missing ends the connection after a while, unless it shows a sign of life.
+func (c *Connection) missing(now time.Time, linger time.Duration) {
 	if c.State == Closed || c.State == Closing || c.lost {
 		return
 	}
 	c.lost = true
-	c.alg.table.Schedule(&c.until, now.Add(lostLinger), func(now time.Time) {
+	c.alg.table.Schedule(&c.until, now.Add(linger), func(now time.Time) {
 		c.lost = false
 		c.close(now, "control connection disappeared")
 	})

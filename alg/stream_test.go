@@ -877,6 +877,20 @@ func TestLostAndFound(t *testing.T) {
 	r.empty()
 }
 
+// TestOver: conntrack saw the end of the connection, which passed unseen here.
+func TestOver(t *testing.T) {
+	r := newRig(t, talkRange)
+	c := r.connect(2)
+	c.send(client, message(ocrq, 5, -1))
+	c.send(server, message(ocrp, 9, id(c.at(client, 0, message(ocrq, 5, -1), alg.ACK).Payload, 12)))
+	c.Over(r.now)
+	r.wait(10 * time.Second)
+	if c.State != alg.Closed || r.table.Len() != 0 {
+		t.Errorf("%v, %d calls", c.State, r.table.Len())
+	}
+	r.empty()
+}
+
 // TestReplaceByte: whatever the checksum was, the result is as good as it.
 func TestReplaceByte(t *testing.T) {
 	for _, sum := range []uint16{0, 1, 0x00ff, 0x0100, 0x1235, 0x7fff, 0x8000, 0xfffe, 0xffff} {
