@@ -100,10 +100,11 @@ cross: ## build for routers' processors
 	done
 
 # Without privileges, since emulators know no netlink: tests that need a kernel say so and
-# skip. TestDeadDaemon starts its own program, which this kernel can't without the emulator.
+# skip. TestDeadDaemon starts its own program, which this kernel can't without the emulator;
+# TestTcpdumpReads and TestForeign need root's powers over files and users, TestProcess a /proc/self/stat that is not the emulator's.
 emulated: ## unit tests on a big-endian machine, emulated
 	@command -v qemu-mips-static >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user-static; } >/dev/null
-	CI= GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 $(GO) test -short -timeout 20m -skip '^TestDeadDaemon$$' \
+	CI= GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 $(GO) test -short -timeout 20m -skip '^Test(DeadDaemon|TcpdumpReads|Foreign|Process)$$' \
 	  -exec 'setpriv --bounding-set=-all --inh-caps=-all qemu-mips-static' $(PURE)
 
 oracles: # what the tests compare with; they say so and skip where it can't be had
