@@ -2,11 +2,9 @@ package conntrack
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Connections returns the TCP connections that have one of the ports at either end of either tuple, in every
@@ -57,15 +55,7 @@ func (c *Client) dumpPort(f portFilter, each func(Flow)) error {
 	if err != nil {
 		return err
 	}
-	err = c.dump(data, each)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		// The filter was refused, which no kernel is known to do. All entries, then.
-		if data, err = encodeDump(); err != nil {
-			return err
-		}
-		err = c.dump(data, each)
-	}
-	return explain(err)
+	return c.dumpFiltered(data, each)
 }
 
 // encodeDumpPort builds IPCTNL_MSG_CT_GET for a dump of TCP entries by one port.

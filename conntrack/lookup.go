@@ -91,9 +91,13 @@ func (c *Client) dumpEnds(t Tuple, each func(Flow)) error {
 	if err != nil {
 		return err
 	}
-	err = c.dump(data, each)
+	return c.dumpFiltered(data, each)
+}
+
+// dumpFiltered dumps with a filter, and without it where that is refused, which no kernel is known to do.
+func (c *Client) dumpFiltered(data []byte, each func(Flow)) error {
+	err := c.dump(data, each)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		// The filter was refused, which no kernel is known to do. All entries, then.
 		if data, err = encodeDump(); err != nil {
 			return err
 		}
