@@ -194,6 +194,7 @@ func TestAwayTakenAway(t *testing.T) {
 			w.must(err)
 			elements, err := w.Router.Elements(table, guardSet)
 			w.must(err)
+			w.silent(legs...)
 			w.kill()
 			w.must(take(w))
 			if name != "conntrack -F" {

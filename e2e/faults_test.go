@@ -108,6 +108,16 @@ func (w *world) goOn(server *peer.Node, legs []leg) {
 	w.finish()
 }
 
+// silent waits until no end has an acknowledgement to send. One that is faster than the daemon's
+// repair would go out with another port, or untranslated, and the other end would reset the connection.
+func (w *world) silent(legs ...leg) {
+	w.Helper()
+	for _, l := range legs {
+		w.must(l.client.Session().Acknowledged())
+		w.must(l.server.Session().Acknowledged())
+	}
+}
+
 // handles are the numbers that the kernel gives to what is made anew, and of elements
 // that come and go with packets.
 var handles = regexp.MustCompile(`(handle|rule|set senders,) \d+`)
@@ -330,8 +340,7 @@ func TestFlushInTopologies(t *testing.T) {
 			for range 3 {
 				connections, err := w.connections()
 				w.must(err)
-				// A late acknowledgement of the client, faster than the daemon, would get another random port.
-				time.Sleep(300 * time.Millisecond)
+				w.silent(legs...)
 				w.must(w.Router.FlushConntrack())
 				w.same(connections, 2)
 				w.check(legs[0].server.Session().Ping(w.ctx), legs[0].client.Session().Ping(w.ctx))

@@ -394,12 +394,8 @@ func (s *Session) Vanish() error {
 	if err != nil {
 		return fmt.Errorf("%v: vanish: %w", s, err)
 	}
-	for end := time.Now().Add(s.node.cfg.Timeout); ; time.Sleep(time.Millisecond) {
-		if n, err := unsent(s.conn); err != nil || time.Now().After(end) {
-			return fmt.Errorf("%v: vanish: %d bytes were not acknowledged: %w", s, n, errors.Join(err, os.ErrDeadlineExceeded))
-		} else if n == 0 {
-			break
-		}
+	if err := s.Acknowledged(); err != nil {
+		return fmt.Errorf("%v: vanish: %w", s, err)
 	}
 	// A socket under repair (tcp_repair, made for moving connections between
 	// machines) is closed silently.
@@ -409,6 +405,19 @@ func (s *Session) Vanish() error {
 	}
 	s.Close()
 	return nil
+}
+
+// Acknowledged waits until the other side has acknowledged all that was sent.
+func (s *Session) Acknowledged() error {
+	for end := time.Now().Add(s.node.cfg.Timeout); ; time.Sleep(time.Millisecond) {
+		n, err := unsent(s.conn)
+		switch {
+		case n == 0 && err == nil:
+			return nil
+		case err != nil || time.Now().After(end):
+			return fmt.Errorf("%v: %d bytes were not acknowledged: %w", s, n, errors.Join(err, os.ErrDeadlineExceeded))
+		}
+	}
 }
 
 func (s *Session) setStopping() {
