@@ -177,7 +177,11 @@ func (k *Kernel) keysOnce(set string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var keys [][]byte
+	return parseKeys(replies), nil
+}
+
+// parseKeys takes the keys of elements out of a list.
+func parseKeys(replies []netlink.Message) (keys [][]byte) {
 	for _, r := range replies {
 		for kind, list := range attributes(r) {
 			if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
@@ -197,5 +201,5 @@ func (k *Kernel) keysOnce(set string) ([][]byte, error) {
 			}
 		}
 	}
-	return keys, nil
+	return keys
 }

@@ -2,8 +2,11 @@ package rules
 
 import (
 	"bytes"
+	"encoding/binary"
+	"slices"
 	"testing"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +38,51 @@ func FuzzReplies(f *testing.F) {
 		}
 		if !bytes.Equal(datagram, before) {
 			t.Error("the datagram was changed")
+		}
+	})
+}
+
+// Lists of elements, and news of other programs' transactions: every key lies in the
+// datagram, what is told of a program is what its message says, and keys that are
+// sent to the kernel are read again from what it would answer.
+func FuzzElements(f *testing.F) {
+	list := func(keys ...[]byte) (b []byte) {
+		for i, m := range elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, keys) {
+			b = appendMessage(b, nftables(m.kind), 0, uint32(i), unix.NFPROTO_IPV4, 0, m.attributes)
+		}
+		return b
+	}
+	f.Add(list(bytes.Repeat([]byte{1}, callKeyLength), bytes.Repeat([]byte{2}, callKeyLength)))
+	f.Add(list([]byte{1, 2}))
+	f.Add(appendMessage(nil, nftables(unix.NFT_MSG_NEWGEN), 0, 1, 0, 0, encode(func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_GEN_ID, 7)
+		e.Uint32(unix.NFTA_GEN_PROC_PID, 1234)
+		e.String(unix.NFTA_GEN_PROC_NAME, "firewalld")
+	})))
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		before := bytes.Clone(datagram)
+		messages := parseMessages(datagram)
+		keys := parseKeys(messages)
+		for _, key := range keys {
+			if !bytes.Contains(datagram, key) {
+				t.Errorf("key % x", key)
+			}
+		}
+		for _, m := range messages {
+			c := Change{Program: "old", PID: 1}
+			c.read(m)
+			pid := binary.BigEndian.AppendUint32(nil, c.PID)
+			if !bytes.Contains(datagram, []byte(c.Program)) || c.PID != 0 && !bytes.Contains(datagram, pid) {
+				t.Errorf("%v out of % x", c, m.Data)
+			}
+		}
+		if !bytes.Equal(datagram, before) {
+			t.Error("the datagram was changed")
+		}
+		// Keys of nftables have 64 bytes at most (NFT_DATA_VALUE_MAXLEN).
+		keys = slices.DeleteFunc(keys, func(k []byte) bool { return len(k) == 0 || len(k) > 64 })
+		if again := parseKeys(parseMessages(list(keys...))); len(keys) > 0 && !slices.EqualFunc(again, keys, bytes.Equal) {
+			t.Errorf("% x became % x", keys, again)
 		}
 	})
 }

@@ -126,8 +126,8 @@ func local(m netlink.Message) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	for d.Next() {
-		if d.Type() == unix.IFA_LOCAL {
-			return netip.AddrFromSlice(d.Bytes())
+		if b := d.Bytes(); d.Type() == unix.IFA_LOCAL && len(b) == 4 {
+			return netip.AddrFrom4([4]byte(b)), true
 		}
 	}
 	return netip.Addr{}, false

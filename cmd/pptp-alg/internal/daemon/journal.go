@@ -162,7 +162,7 @@ func (j *journal) wrote(now time.Time, err error) {
 
 // rewrite begins the journal anew, with all that there is.
 func (j *journal) rewrite(now time.Time) {
-	err := j.file.Rewrite(func(put func(key, value []byte)) { j.all(now, put) })
+	err := j.file.Rewrite(func(put func(key, value []byte)) { j.all(bootTime(), put) })
 	if err == nil && !j.failed.IsZero() {
 		j.failed = time.Time{}
 		j.log.Info("the state is written down again")
@@ -170,9 +170,9 @@ func (j *journal) rewrite(now time.Time) {
 	j.wrote(now, err)
 }
 
-// all puts everything.
-func (j *journal) all(now time.Time, put func(key, value []byte)) {
-	c := &coder{b: j.buffer, boot: bootTime()}
+// all puts everything, with times since the boot.
+func (j *journal) all(boot time.Time, put func(key, value []byte)) {
+	c := &coder{b: j.buffer, boot: boot}
 	j.last.call, j.last.connection = j.table.Last()
 	j.numbers(c, put)
 	j.table.Mappings(func(m *nat.Mapping) { j.mapping(c, m, put) })

@@ -127,25 +127,35 @@ func (t *takeover) restore() error {
 	for _, e := range stored {
 		t.entries[placeOfEntry(e.Entry)] = e
 	}
+	t.fill()
+	return t.restoreConnections()
+}
+
+// fill fills the table with what the records and the entries say.
+func (t *takeover) fill() {
 	t.table.Resume(t.last.call, t.last.connection)
 	for _, r := range t.mappings {
 		t.restoreMapping(r)
 	}
 	t.strange()
 	slices.SortFunc(t.connections, func(a, b connectionState) int { return cmp.Compare(a.ID, b.ID) })
-	for _, r := range t.connections {
+	t.connections = slices.DeleteFunc(t.connections, func(r connectionState) bool {
+		if t.known[r.ID] != nil {
+			t.refuse(errors.New("two control connections have its number"), "connection", r.ID)
+			return true
+		}
 		c, err := t.table.RestoreConnection(r.ID, r.Path, r.State == alg.Closed)
 		if err != nil {
 			t.refuse(err)
-			continue
+			return true
 		}
 		t.known[r.ID] = c
-	}
+		return false
+	})
 	slices.SortFunc(t.calls, func(a, b callState) int { return cmp.Compare(a.ID, b.ID) })
 	for _, r := range t.calls {
 		t.restoreCall(r)
 	}
-	return t.restoreConnections()
 }
 
 // placeOfEntry is placeOf for an entry.
@@ -254,21 +264,7 @@ func (t *takeover) restoreConnections() error {
 		}
 	}
 	flushed := t.flushed()
-	var restored []*alg.Connection
-	for _, r := range t.connections {
-		calls := t.known[r.ID]
-		if calls == nil {
-			continue
-		}
-		c, err := t.alg.Restore(t.now, r.Record, calls)
-		if err != nil {
-			t.refuse(err)
-			calls.Close(t.now, "its record could not be used")
-			continue
-		}
-		c.Note = [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}
-		restored = append(restored, c)
-	}
+	restored := t.restoreStreams()
 	t.addressesGone()
 	for _, c := range restored {
 		path := c.Path()
@@ -289,6 +285,22 @@ func (t *takeover) restoreConnections() error {
 		}
 	}
 	return nil
+}
+
+// restoreStreams has the ALG know the connections that the table knows.
+func (t *takeover) restoreStreams() (restored []*alg.Connection) {
+	for _, r := range t.connections {
+		calls := t.known[r.ID]
+		c, err := t.alg.Restore(t.now, r.Record, calls)
+		if err != nil {
+			t.refuse(err)
+			calls.Close(t.now, "its record could not be used")
+			continue
+		}
+		c.Note = [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}
+		restored = append(restored, c)
+	}
+	return restored
 }
 
 // addressesGone stops what uses addresses that this router had, and has no more.

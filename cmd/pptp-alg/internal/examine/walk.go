@@ -29,11 +29,26 @@ const (
 	drops
 )
 
+// A visit is a packet in a chain, and its outcome what chain returns. Jumps to the same
+// chain are many in some rulesets, and each of them may come after a rule that may match:
+// walked through anew each time, a dozen chains that jump twice to the next take for ever.
+type (
+	visit struct {
+		chain *chain
+		state uint32
+	}
+	outcome struct {
+		fate    fate
+		through bool
+	}
+)
+
 // A walk is a packet's way.
 type walk struct {
 	rules  *ruleset
 	packet packet
-	depth  int
+	// been holds the chains that were walked through, by what was known of the packet.
+	been map[visit]outcome
 	// dropped says by which chain or rule the packet is, or may be, dropped.
 	dropped []string
 	// chains are the chains of these, where a rule that accepts helps.
@@ -92,11 +107,20 @@ func (w *walk) note(at chainName, format string, args ...any) {
 // chain returns what may have happened inside, and whether a packet may come out at
 // the end.
 func (w *walk) chain(c *chain) (f fate, through bool) {
-	if w.depth++; w.depth > 32 {
-		w.depth--
-		return 0, true
+	here := visit{c, w.packet.state}
+	if o, known := w.been[here]; known {
+		return o.fate, o.through
 	}
-	defer func() { w.depth-- }()
+	if w.been == nil {
+		w.been = map[visit]outcome{}
+	}
+	w.been[here] = outcome{through: true} // in a loop, which the kernel would not have taken
+	f, through = w.inside(c)
+	w.been[here] = outcome{f, through}
+	return f, through
+}
+
+func (w *walk) inside(c *chain) (f fate, through bool) {
 	for i, r := range c.rules {
 		match, verdict := w.rule(c, r)
 		if match == no || verdict == nil {

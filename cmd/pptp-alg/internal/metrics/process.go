@@ -54,8 +54,8 @@ func maxFiles(limits []byte) (float64, bool) {
 	for line := range strings.Lines(string(limits)) {
 		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
 			if f := strings.Fields(rest); len(f) > 0 {
-				n, err := strconv.ParseFloat(f[0], 64)
-				return n, err == nil
+				n, err := strconv.ParseUint(f[0], 10, 64)
+				return float64(n), err == nil
 			}
 		}
 	}
