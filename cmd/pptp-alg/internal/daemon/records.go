@@ -140,6 +140,13 @@ func (c *coder) path(v *nat.Path) {
 	number(c, &v.Mark)
 }
 
+func (c *coder) side(v *nat.Side) {
+	if number(c, v); *v > nat.Server {
+		c.fail()
+		*v = nat.Client
+	}
+}
+
 func (c *coder) zone(v *nat.Zone) {
 	number(c, &v.ID)
 	number(c, &v.Direction)
@@ -147,7 +154,7 @@ func (c *coder) zone(v *nat.Zone) {
 
 func (c *coder) mapping(v *nat.MappingRecord) {
 	c.path(&v.Path)
-	number(c, &v.Side)
+	c.side(&v.Side)
 	number(c, &v.Real)
 	number(c, &v.Told)
 	number(c, &v.Twin)
@@ -174,7 +181,7 @@ func (c *coder) call(v *callState) {
 	number(c, &v.connection)
 	number(c, &v.ID)
 	number(c, &v.Direction)
-	number(c, &v.Initiator)
+	c.side(&v.Initiator)
 	number(c, &v.State)
 	c.flag(&v.Refused)
 	for _, t := range [...]*time.Time{&v.Since, &v.Up, &v.Over, &v.Due} {
