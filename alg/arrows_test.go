@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"cmd/pptp-alg/internal/news":      {"cmd/pptp-alg/internal/status"},
 	"cmd/pptp-alg/internal/examine":   {"conntrack", "rules"},
 	"cmd/pptp-alg/internal/state":     {},
+	"cmd/pptp-alg/internal/ways":      {},
 }
 
 const module = "pptp-alg/"

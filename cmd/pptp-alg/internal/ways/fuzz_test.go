@@ -1,0 +1,69 @@
+package ways
+
+import (
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// FuzzMessages has every parser read every message: whatever comes, none may panic, and what is said to be understood must be whole.
+func FuzzMessages(f *testing.F) {
+	for _, typ := range []uint16{unix.RTM_NEWLINK, unix.RTM_NEWROUTE, unix.RTM_NEWRULE, unix.RTM_NEWTFILTER, unix.RTM_NEWNEIGH, unix.RTM_NEWNETCONF, xfrmNewPolicy} {
+		for _, size := range []int{0, 4, sizeofNdMsg, unix.SizeofIfInfomsg, sizeofTcMsg, xfrmPolicyInfo} {
+			f.Add(typ, make([]byte, size))
+		}
+	}
+	e := netlink.NewAttributeEncoder()
+	e.String(unix.IFLA_IFNAME, "lan")
+	e.Uint32(unix.IFLA_MTU, 1500)
+	e.Nested(unix.IFLA_LINKINFO, func(n *netlink.AttributeEncoder) error {
+		n.String(unix.IFLA_INFO_KIND, "bridge")
+		n.Nested(unix.IFLA_INFO_DATA, func(n *netlink.AttributeEncoder) error {
+			n.Uint8(unix.IFLA_BR_NF_CALL_IPTABLES, 1)
+			return nil
+		})
+		return nil
+	})
+	link, err := e.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint16(unix.RTM_NEWLINK), append(make([]byte, unix.SizeofIfInfomsg), link...))
+	e = netlink.NewAttributeEncoder()
+	e.Bytes(unix.RTA_VIA, make([]byte, 18))
+	e.Bytes(unix.RTA_GATEWAY, make([]byte, 4))
+	e.Nested(unix.RTA_METRICS, func(n *netlink.AttributeEncoder) error { n.Uint32(unix.RTAX_MTU, 1400); return nil })
+	route, err := e.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint16(unix.RTM_NEWROUTE), append([]byte{unix.AF_INET, 11: 0}, route...))
+	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {
+		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: data}
+		if l, ok := parseLink(m); ok && l.filtered && l.kind != "bridge" {
+			t.Errorf("%+v is filtered", l)
+		}
+		if r, ok := parseRoute(m); ok && typ != unix.RTM_NEWROUTE {
+			t.Errorf("%+v is of a message of type %d", r, typ)
+		}
+		if h, ok := parseNeighbour(m); ok && !h.gateway.IsValid() {
+			t.Errorf("%+v is no neighbour", h)
+		}
+		if f, ok := parseFilter(m); ok && f.ours() && f.kind != "bpf" {
+			t.Errorf("%+v is ours", f)
+		}
+		parseNetconf(m)
+		parseRules([]netlink.Message{m})
+		for _, p := range parsePolicies([]netlink.Message{m}) {
+			if !p.dst.IsValid() {
+				t.Errorf("a policy for no addresses")
+			}
+		}
+		// And the news, which forget or do not.
+		w := &Ways{changes: make(chan struct{}, 1)}
+		w.forget()
+		w.route(m)
+		w.neighbour(m)
+	})
+}

@@ -1,0 +1,68 @@
+package ways
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// A hop is a next hop on a link. The kernel looks its Ethernet address up for every packet, however the packet is forwarded, and tells
+// its sender of one that doesn't answer only on the ordinary way.
+type hop struct {
+	link    int
+	gateway netip.Addr
+}
+
+const sizeofNdMsg = 12
+
+// failures is a socket filter that lets only news of neighbours through that failed or were deleted: others come all the time.
+// The messages begin with an nlmsghdr (16 bytes, type at 4) and an ndmsg (family at 0, state at 8), in host byte order.
+func failures() ([]bpf.RawInstruction, error) {
+	typ := uint32(4)    // low byte of the type
+	state := uint32(24) // and of the state
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		typ, state = typ+1, state+1
+	}
+	return bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 16, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_BRIDGE, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: typ, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_DELNEIGH, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: state, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NUD_FAILED, SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 1 << 16},
+	})
+}
+
+// parseNeighbour reads an RTM_NEWNEIGH or RTM_DELNEIGH.
+func parseNeighbour(m netlink.Message) (hop, bool) {
+	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH || len(m.Data) < sizeofNdMsg {
+		return hop{}, false
+	}
+	h := hop{link: int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))}
+	d, err := netlink.NewAttributeDecoder(m.Data[sizeofNdMsg:])
+	if err != nil {
+		return hop{}, false
+	}
+	for d.Next() {
+		if d.Type() == unix.NDA_DST {
+			h.gateway, _ = netip.AddrFromSlice(d.Bytes())
+		}
+	}
+	return h, d.Err() == nil && h.gateway.IsValid()
+}
+
+// neighbour says whether a message is of a next hop that an answer named.
+func (w *Ways) neighbour(m netlink.Message) bool {
+	h, ok := parseNeighbour(m)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ok = ok && w.hops[h]; ok {
+		w.forget()
+	}
+	return ok
+}

@@ -1,0 +1,116 @@
+package ways
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// watch reads a socket's news until it is closed. matters says whether a message can have changed an answer, and forgets
+// what it made wrong.
+func (w *Ways) watch(events *netlink.Conn, matters func(netlink.Message) bool) {
+	for {
+		news, err := events.Receive()
+		switch {
+		case errors.Is(err, unix.ENOBUFS): // what was lost can have been anything
+			w.mu.Lock()
+			w.listed = false
+			w.forget()
+			w.mu.Unlock()
+			w.tell()
+		case err != nil:
+			var failed *netlink.OpError
+			if errors.As(err, &failed) && failed.Timeout() {
+				continue
+			}
+			return
+		}
+		for _, m := range news {
+			if matters(m) {
+				w.tell()
+			}
+		}
+	}
+}
+
+// tell puts a piece of news into the channel, if none is there.
+func (w *Ways) tell() {
+	select {
+	case w.changes <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops everything that was learned, but that routes are for a type of service. The mutex is held.
+func (w *Ways) forget() {
+	w.links, w.arrives, w.hops, w.answers = map[int]link{}, map[int]error{}, map[hop]bool{}, map[Question]answer{}
+	w.rules, w.policies, w.known = nil, nil, false
+}
+
+// route says whether a message of rtnetlink matters. Devices that nobody has asked for don't, nor do their filters: they
+// come and go all the time where there are containers, and no packet of a call can take them before a route leads there. Nor does
+// news of a device in which nothing changed that matters here, as wireless ones send for every station.
+func (w *Ways) route(m netlink.Message) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	relevant := true
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK:
+		l, ok := parseLink(m)
+		relevant = ok && w.asked(l.index) && l != w.links[l.index]
+	case unix.RTM_DELLINK:
+		relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC && w.asked(int(int32(binary.NativeEndian.Uint32(m.Data[4:8]))))
+	case unix.RTM_NEWNETCONF, rtmDelNetconf:
+		index, ok := parseNetconf(m)
+		relevant = ok && (index < 0 || w.asked(index)) // below 0: of all devices, of new ones
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
+		f, ok := parseFilter(m)
+		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.asked(f.index))
+	case unix.RTM_NEWROUTE:
+		w.services = w.services || len(m.Data) >= unix.SizeofRtMsg && m.Data[3] != 0
+	}
+	if relevant {
+		w.forget()
+	}
+	return relevant
+}
+
+// asked reports whether a part of an answer was that the device is as it is.
+func (w *Ways) asked(index int) bool {
+	_, ok := w.links[index]
+	return ok
+}
+
+// From linux/netconf.h and rtnetlink.h.
+const (
+	rtmDelNetconf   = 0x51
+	netconfaIfIndex = 1
+	sizeofNetconf   = 4 // netconfmsg, padded
+)
+
+// parseNetconf reads which device the settings (net.ipv4.conf) are of.
+func parseNetconf(m netlink.Message) (index int, ok bool) {
+	if len(m.Data) < sizeofNetconf {
+		return 0, false
+	}
+	d, err := netlink.NewAttributeDecoder(m.Data[sizeofNetconf:])
+	if err != nil {
+		return 0, false
+	}
+	for d.Next() {
+		if d.Type() == netconfaIfIndex {
+			index, ok = int(d.Int32()), true
+		}
+	}
+	return index, ok && d.Err() == nil
+}
+
+// anything is for news that always matter.
+func (w *Ways) anything(netlink.Message) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forget()
+	return true
+}
