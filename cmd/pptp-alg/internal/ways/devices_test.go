@@ -157,9 +157,9 @@ func TestIngress(t *testing.T) {
 			back := Question{Src: q.Dst, Dst: q.Src, Link: l.index("up1")}
 			l.found(q, "up1", "198.18.1.254", 1500)
 			l.found(back, "lan", client, 1500)
-			l.changed("a qdisc", func() { l.tc("qdisc add dev up1 " + qdisc) })
+			l.unchanged("a qdisc", func() { l.tc("qdisc add dev up1 " + qdisc) })
 			l.found(back, "lan", client, 1500) // it has no filter
-			l.ip("link add shaper type ifb", "link set shaper up")
+			l.ip("link add shaper type ifb", "link set shaper up", "link add other1 type veth peer name other2")
 			const filter = "ingress protocol ip prio 10 u32 match u32 0 0 action mirred egress redirect dev shaper"
 			l.changed("a filter", func() { l.tc("filter add dev up1 " + filter) })
 			l.refused(back, "up1 has a tc filter (u32)")
@@ -172,6 +172,18 @@ func TestIngress(t *testing.T) {
 			if err := l.w.Arrives(back.Link); err != nil {
 				t.Error(err)
 			}
+			l.changed("another filter", func() { l.tc("filter add dev up1 " + filter) })
+			l.refused(back, "up1 has a tc filter (u32)")
+			l.changed("the end of the qdisc", func() { l.tc("qdisc del dev up1 " + qdisc) })
+			l.found(back, "lan", client, 1500)
+			l.tc("qdisc add dev other1 ingress_block 7 " + qdisc)
+			l.tc("filter add block 7 protocol ip u32 match u32 0 0 action mirred egress redirect dev shaper")
+			l.settle()
+			l.found(back, "lan", client, 1500)
+			l.changed("a qdisc with others' filters", func() { l.tc("qdisc add dev up1 ingress_block 7 " + qdisc) })
+			l.refused(back, "up1 has a tc filter (u32)")
+			l.changed("no filters of others", func() { l.tc("filter del block 7") })
+			l.found(back, "lan", client, 1500)
 			l.unchanged("a filter of a device that is none of ours", func() {
 				l.ip("link add other type veth peer name another")
 				l.tc("qdisc add dev other " + qdisc)

@@ -15,19 +15,18 @@ const FilterPrefix = "pptp-alg"
 
 // From linux/pkt_sched.h, rtnetlink.h and pkt_cls.h.
 const (
-	tcIngress       = 0xfffffff2 // TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS): of the qdiscs clsact and ingress alike
-	sizeofTcMsg     = 20
-	tcSharedBlock   = -1 // TCM_IFINDEX_MAGIC_BLOCK
-	tcaBPFName      = 7
-	tcIngressHandle = 0xffff0000
+	tcIngress     = 0xfffffff2 // TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS): of the qdiscs clsact and ingress alike
+	sizeofTcMsg   = 20
+	tcSharedBlock = -1 // TCM_IFINDEX_MAGIC_BLOCK
+	tcaBPFName    = 7
 )
 
 // A filter is a tc filter at a device's ingress.
 type filter struct {
 	index  int // of the device, or tcSharedBlock
-	parent uint32
 	kind   string
 	name   string // of a bpf filter
+	shared bool   // a qdisc whose filters are those of a block that others have as well
 }
 
 // ours reports whether this program, or one before it, has put the filter there.
@@ -59,7 +58,7 @@ func parseFilter(m netlink.Message) (filter, bool) {
 	if len(m.Data) < sizeofTcMsg {
 		return filter{}, false
 	}
-	f := filter{index: int(int32(binary.NativeEndian.Uint32(m.Data[4:8]))), parent: binary.NativeEndian.Uint32(m.Data[12:16])}
+	f := filter{index: int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))}
 	d, err := netlink.NewAttributeDecoder(m.Data[sizeofTcMsg:])
 	if err != nil {
 		return filter{}, false
@@ -71,6 +70,8 @@ func parseFilter(m netlink.Message) (filter, bool) {
 			f.kind = d.String()
 		case unix.TCA_OPTIONS:
 			options = d.Bytes()
+		case unix.TCA_INGRESS_BLOCK:
+			f.shared = true
 		}
 	}
 	if f.kind == "bpf" {

@@ -65,9 +65,15 @@ func (w *Ways) route(m netlink.Message) bool {
 	case unix.RTM_NEWNETCONF, rtmDelNetconf:
 		index, ok := parseNetconf(m)
 		relevant = ok && (index < 0 || w.asked(index)) // below 0: of all devices, of new ones
-	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
 		f, ok := parseFilter(m)
 		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.asked(f.index))
+	case unix.RTM_NEWQDISC: // one without filters does nothing, unless it shares others'
+		f, ok := parseFilter(m)
+		relevant = ok && f.shared && w.asked(f.index)
+	case unix.RTM_DELQDISC: // with its filters
+		f, ok := parseFilter(m)
+		relevant = ok && w.arrives[f.index] != nil
 	case unix.RTM_NEWROUTE:
 		w.services = w.services || len(m.Data) >= unix.SizeofRtMsg && m.Data[3] != 0
 	}
