@@ -37,7 +37,10 @@ func TestRecords(t *testing.T) {
 	first := w.up(w.dialAndCall(w.client(0, peer.Config{CallID: peer.Counting(5)}), server), server)
 	second := w.up(w.dialAndCall(w.client(1, peer.Config{CallID: peer.Counting(5)}), server), server)
 	w.talkLeg(first, second)
-	w.metric(socket, `pptp_alg_calls{state="established"} 2`)
+	carried := w.carried(w.metric(socket, `pptp_alg_calls{state="established"} 2`))
+	if carried < 24 {
+		t.Errorf("two calls are said to have carried %d packets instead of 24", carried)
+	}
 	busy = true
 	if _, err := second.client.Session().OutgoingCall(w.ctx); err == nil {
 		t.Error("a busy server took the call")
@@ -45,10 +48,13 @@ func TestRecords(t *testing.T) {
 	w.hangUp(first, second)
 	// The counters of the kernel's rules are there too.
 	text := w.metric(socket, "pptp_alg_calls_failed_total 1")
+	if after := w.carried(text); after < carried {
+		t.Errorf("the calls had carried %d packets, and after their end %d", carried, after)
+	}
 	for _, want := range []string{
 		"pptp_alg_calls_established_total 2\n", "pptp_alg_calls_requested_total 3\n", "pptp_alg_calls_ended_total 3\n",
 		"pptp_alg_call_ids_translated_total ", `pptp_alg_build_info{version="`, "process_resident_memory_bytes ",
-		`pptp_alg_gre_packets_total{kind="mapped"} `, `pptp_alg_segments_retransmitted_total{side="server"} `,
+		`pptp_alg_gre_packets_total{kind="unmapped"} 0`, `pptp_alg_segments_retransmitted_total{side="server"} `,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in the metrics\n%s", want, text)
@@ -104,6 +110,17 @@ func TestRecords(t *testing.T) {
 		len(last.Calls) != 2 || last.Calls[0].Reason != "" || last.Calls[1].Diagnosis != "never came up: server refused the call: busy (result 4)" {
 		t.Errorf("replayed:\n%s", out)
 	}
+}
+
+// carried is how many packets of calls the metrics count.
+func (w *world) carried(metrics string) (packets int) {
+	w.Helper()
+	const name = `pptp_alg_gre_packets_total{kind="mapped"} `
+	_, value, _ := strings.Cut(metrics, name)
+	if _, err := fmt.Sscan(value, &packets); err != nil {
+		w.Fatalf("no %q in the metrics: %v\n%s", name, err, metrics)
+	}
+	return packets
 }
 
 // metric asks for the metrics until they have a line, and returns them.

@@ -17,7 +17,7 @@ type helper struct {
 // helperNameLength is NF_CT_HELPER_NAME_LEN (linux/netfilter/nf_conntrack_helper.h) without the final zero.
 const helperNameLength = 15
 
-// anchored is the chain that keeps control connections out of flow tables. A firewall with a flow table has the kernel
+// anchoring are the rules that keep control connections out of flow tables. A firewall with a flow table has the kernel
 // carry established connections past every hook ("flow add"), the control connections too, whose messages the daemon then
 // never sees. The kernel leaves alone only connections that have a conntrack helper: so they get one that does nothing.
 //
@@ -25,17 +25,12 @@ const helperNameLength = 15
 // give out helpers: a connection keeps the first one, and the kernel's PPTP helper does not get hold of it. A helper can
 // only be given before the connection's first packet has left the router; what begins in its middle for conntrack (after
 // a flush) may begin with a packet from the server.
-func anchored() chain {
-	return chain{
-		name:    "anchor",
-		comment: "keeps control connections out of flow tables, and away from the kernel's own PPTP helper",
-		hook:    &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat + 10", -90},
-		rules: []rule{
-			{[]clause{notNew(), verdict("return")}, "a connection keeps the helper that it began with"},
-			{[]clause{tcpPort("dport"), setHelper(anchorHelper)}, "towards the server of a control connection"},
-			{[]clause{tcpPort("sport"), setHelper(anchorHelper)}, "a control connection that goes on after conntrack forgot it"},
-			{[]clause{tcp(), dialledPort(), setHelper(anchorHelper)}, "where DNAT changed the port"},
-		},
+func anchoring() []rule {
+	return []rule{
+		{[]clause{notNew(), verdict("return")}, "a connection keeps the helper that it began with"},
+		{[]clause{tcpPort("dport"), setHelper(anchorHelper)}, "towards the server of a control connection: no flow table, and not the kernel's helper"},
+		{[]clause{tcpPort("sport"), setHelper(anchorHelper)}, "a control connection that goes on after conntrack forgot it"},
+		{[]clause{tcp(), dialledPort(), setHelper(anchorHelper)}, "where DNAT changed the port"},
 	}
 }
 

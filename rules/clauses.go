@@ -90,14 +90,17 @@ func in(set string) expression { return encoded(&expr.Lookup{SourceRegister: reg
 // ct loads a property of the packet's conntrack entry.
 func ct(key expr.CtKey) expression { return encoded(&expr.Ct{Key: key, Register: reg}) }
 
-// ctOriginal loads a property of the original direction. By hand, because the library encodes the direction in four
+// ctOriginal loads a property of the original direction into the first register.
+func ctOriginal(key expr.CtKey) expression { return ctOriginalTo(key, reg) }
+
+// ctOriginalTo loads a property of the original direction. By hand, because the library encodes the direction in four
 // bytes, of which the kernel reads the first and complains about the others.
-func ctOriginal(key expr.CtKey) expression {
+func ctOriginalTo(key expr.CtKey, register uint32) expression {
 	return encode(func(e *netlink.AttributeEncoder) {
 		e.String(unix.NFTA_EXPR_NAME, "ct")
 		nest(e, unix.NFTA_EXPR_DATA, func(e *netlink.AttributeEncoder) {
 			e.Uint32(unix.NFTA_CT_KEY, uint32(key))
-			e.Uint32(unix.NFTA_CT_DREG, reg)
+			e.Uint32(unix.NFTA_CT_DREG, register)
 			e.Uint8(unix.NFTA_CT_DIRECTION, 0) // IP_CT_DIR_ORIGINAL
 		})
 	})
@@ -109,6 +112,11 @@ func tcpExprs() []expression {
 }
 
 func tcp() clause { return clause{text: "meta l4proto tcp", exprs: tcpExprs()} }
+
+// ipTCP asks the same of the header, for which the kernel need not call a function.
+func ipTCP() clause {
+	return clause{text: "ip protocol tcp", exprs: []expression{load(network, ipProtocol, 1, reg), equal(unix.IPPROTO_TCP)}}
+}
 
 // tcpPort matches a control port in the packet itself; which is "sport" or "dport".
 func tcpPort(which string) clause {
@@ -136,6 +144,15 @@ func notEstablished() clause {
 	return clause{
 		text:  "ct state != established",
 		exprs: []expression{ct(expr.CtKeySTATE), differs(host(expr.CtStateBitESTABLISHED)...)},
+		needs: needConntrack,
+	}
+}
+
+// isEstablished compares the whole state too: nft's "ct state established" would take a third expression.
+func isEstablished() clause {
+	return clause{
+		text:  "ct state == established",
+		exprs: []expression{ct(expr.CtKeySTATE), equal(host(expr.CtStateBitESTABLISHED)...)},
 		needs: needConntrack,
 	}
 }
@@ -217,14 +234,16 @@ func newFlow() clause {
 	}
 }
 
-// callTuple looks up addresses and Call ID, as they arrive, in the guard set.
+// callTuple looks up addresses and Call ID, as they arrived, in the guard set. A DNAT of the user's may have changed the
+// destination by now, which conntrack remembers; a Call ID is changed in no flow that is new.
 func callTuple() clause {
 	return clause{
-		text: "ip saddr . ip daddr . @th,48,16 @" + CallsSet,
+		text: "ct original ip saddr . ct original ip daddr . @th,48,16 @" + CallsSet,
 		exprs: []expression{
-			load(network, ipSource, 4, reg), load(network, ipDestination, 4, reg1), load(transport, greCallID, 2, reg2),
+			ctOriginal(unix.NFT_CT_SRC_IP), ctOriginalTo(unix.NFT_CT_DST_IP, reg1), load(transport, greCallID, 2, reg2),
 			in(CallsSet),
 		},
+		needs: needConntrack,
 	}
 }
 

@@ -13,7 +13,7 @@ type Counter struct {
 	Packets, Bytes uint64
 }
 
-// Counters reads the named counters: Queued, Mapped, Guarded, Unmapped and, with GuardAll, Blocked. ErrAbsent: there is
+// Counters reads the named counters: Queued, Guarded, Unmapped and, with GuardAll, Blocked. ErrAbsent: there is
 // no table.
 func (k *Kernel) Counters() (map[string]Counter, error) {
 	k.mu.Lock()

@@ -6,9 +6,9 @@
 //   - a forward chain behind the user's own filter, which hands the segments of PPTP control connections to the daemon's
 //     queue: those with payload, FIN, RST, and SYN with ACK. A bare SYN or ACK carries nothing to translate. Chains on
 //     input and output do the same for the connections of the router itself;
-//   - a prerouting chain for enhanced GRE (RFC 2637, section 4.1). It counts the packets of known calls and drops those
-//     that conntrack is about to take for a new flow of its own although a call owns their tuple: the guard. Its elements
-//     are added before the conntrack entries of the call are made and deleted after those are gone;
+//   - a prerouting chain for what conntrack has not established. Of enhanced GRE (RFC 2637, section 4.1) it drops what
+//     conntrack is about to take for a new flow of its own although a call owns the tuple: the guard. It also gives new
+//     control connections their helper (see anchoring);
 //   - an empty nat chain, because conntrack entries translate only where NAT is switched on in the namespace.
 //
 // The ruleset is desired state. Kernel.Apply compares before it acts, so it can be called at any time: when all is there

@@ -78,21 +78,34 @@ func TestGuardDropsWhatWouldBecomeAFlow(t *testing.T) {
 	try(false, "last fragment", Guarded, parts[1], r.inside)
 
 	r.track(client, server, 7, netip.Addr{}, established|statusFixedTimeout)
-	try(true, "a known call with its entry", Mapped, enhanced(client, server, 7, "x"), r.inside)
+	try(true, "a known call with its entry", "", enhanced(client, server, 7, "x"), r.inside)
 	r.passes(false, "first fragment", parts[0], r.inside)
 	if out := r.send(parts[1], r.inside); out == nil {
 		t.Error("a fragmented packet of a call did not pass")
 	}
 	r.receive(r.outer, unix.IPPROTO_GRE, patience) // it leaves in fragments again
-	counters = r.counts("fragments of a call", counters, map[string]uint64{Mapped: 1})
+	counters = r.counts("fragments of a call", counters, nil)
 
 	// Somebody else's established entry is in the way of the call, but it is not about to arise.
 	must(t, r.kernel.Add(Call{client, server, 10}))
 	r.track(client, server, 10, netip.Addr{}, established)
-	try(true, "a known call with somebody's entry", Unmapped, enhanced(client, server, 10, "x"), r.inside)
+	try(true, "a known call with somebody's entry", "", enhanced(client, server, 10, "x"), r.inside)
 
 	must(t, r.kernel.Delete(Call{client, server, 5}))
 	try(true, "no known call any more", Unmapped, known, r.inside)
+}
+
+// The guard has the tuples as they arrive. A user who leads all GRE to a host inside changes them before the guard is asked.
+func TestGuardKnowsWhatArrived(t *testing.T) {
+	r := newRouter(t, Config{Queue: 1723, Ports: []uint16{1723}})
+	nft(t, fmt.Sprintf("table ip user { chain in { type nat hook prerouting priority dstnat; ip daddr %v ip protocol gre dnat to %v; }; }", public, client), "-f", "-")
+	must(t, r.kernel.Add(Call{server, public, 7}))
+	counters, err := r.kernel.Counters()
+	must(t, err)
+	r.passes(false, "a known call", enhanced(server, public, 7, "x"), r.outer)
+	counters = r.counts("a known call", counters, map[string]uint64{Guarded: 1})
+	r.passes(true, "no known call", enhanced(server, public, 8, "x"), r.outer)
+	r.counts("no known call", counters, map[string]uint64{Unmapped: 1})
 }
 
 // timeval has another width on 32-bit machines.
@@ -136,7 +149,7 @@ func TestGuardAllDropsForwardedGREWithoutCall(t *testing.T) {
 	}
 	r.track(client, server, 9, netip.Addr{}, established|statusFixedTimeout)
 	r.passes(true, "mapped", enhanced(client, server, 9, "x"), r.inside)
-	counters = r.counts("mapped", counters, map[string]uint64{Mapped: 1})
+	counters = r.counts("mapped", counters, nil)
 
 	nft(t, "table ip user { chain raw { type filter hook prerouting priority raw; ip protocol gre ip saddr 192.168.77.12 notrack; }; }", "-f", "-")
 	r.passes(false, "untracked", enhanced(netip.MustParseAddr("192.168.77.12"), server, 8, "x"), r.inside)

@@ -24,12 +24,11 @@ const (
 const (
 	// Queued counts segments of control connections that were handed to the daemon.
 	Queued = "queued"
-	// Mapped counts enhanced GRE that belongs to a call and is translated by conntrack.
-	Mapped = "mapped"
 	// Guarded counts enhanced GRE of a known call that was dropped because its conntrack entry was not there: it came
 	// in the instant of a replacement, or after the end.
 	Guarded = "guarded"
-	// Unmapped counts enhanced GRE that belongs to no known call, the router's own tunnels included.
+	// Unmapped counts enhanced GRE that belongs to no known call, the router's own tunnels included. Like the two that
+	// follow it leaves out flows that conntrack has seen a reply of, which GRE with keys never has.
 	Unmapped = "unmapped"
 	// Truncated counts enhanced GRE that is too short for a Call ID, Unknown GRE of version 1 that is not PPTP's.
 	Truncated = "truncated"
@@ -151,15 +150,14 @@ func (r Ruleset) Config() Config {
 // tableComment also tells another daemon which queue the table's owner listens on.
 const tableComment = "PPTP passthrough with queue %d; kept by pptp-alg, which replaces the table when it is edited"
 
-// compose writes the table. The order of rules and clauses follows the cost: every packet of the router comes through
-// prerouting, where what is not GRE leaves after two expressions, and most through forward, where what is not TCP leaves
-// each of the rules after two.
+// compose writes the table. What costs a packet most is to enter a base chain at all, so that there are as few as can be; and
+// the first rule of each, two expressions, is the last for most of what comes: prerouting is left by all that conntrack
+// knows already, the packets of calls among it, and the others by all that is not TCP.
 func compose(c Config) table {
 	t := table{
 		comment: fmt.Sprintf(tableComment, c.Queue),
 		counters: []counter{
 			{Queued, "segments of control connections given to pptp-alg"},
-			{Mapped, "enhanced GRE of known calls, translated by conntrack"},
 			{Guarded, "enhanced GRE of known calls dropped for want of their conntrack entry"},
 			{Unmapped, "enhanced GRE of no known call, the router's own included"},
 			{Truncated, "enhanced GRE that is too short for a Call ID"},
@@ -172,31 +170,35 @@ func compose(c Config) table {
 		t.sets = append(t.sets, senders())
 	}
 
-	// The same three ways to recognise a control connection on every hook that one can pass.
-	controlled := []rule{
-		{[]clause{tcpPort("dport"), jump("control")}, "towards the server of a control connection"},
-		{[]clause{tcpPort("sport"), jump("control")}, "and back"},
-		// A port forwarding may lead to another port inside; conntrack remembers the one that was dialled.
-		{[]clause{tcp(), dialledPort(), jump("control")}, "both ways, where DNAT changed the port"},
-	}
+	ofTCP := []rule{{[]clause{ipTCP(), jump("segments")}, "TCP; anything else leaves here"}}
 	forward := chain{
 		name:    "forward",
 		comment: "behind the user's filter: pptp-alg sees only what that lets pass, with the inside addresses",
 		hook:    &hook{"filter", "forward", unix.NF_INET_FORWARD, "filter + 10", 10},
-		rules:   slices.Clone(controlled),
+		rules:   slices.Clone(ofTCP),
 	}
 	// The router's own PPTP client and server share its addresses with the clients behind it.
 	input := chain{
 		name:    "input",
 		comment: "to the router's own PPTP client or server",
 		hook:    &hook{"filter", "input", unix.NF_INET_LOCAL_IN, "filter + 10", 10},
-		rules:   controlled,
+		rules:   ofTCP,
 	}
 	output := chain{
 		name:    "output",
 		comment: "from the router's own PPTP client or server",
 		hook:    &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, "filter + 10", 10},
-		rules:   controlled,
+		rules:   ofTCP,
+	}
+	segments := chain{
+		name:    "segments",
+		comment: "TCP: the three ways to recognise a control connection",
+		rules: []rule{
+			{[]clause{tcpPort("dport"), jump("control")}, "towards the server of a control connection"},
+			{[]clause{tcpPort("sport"), jump("control")}, "and back"},
+			// A port forwarding may lead to another port inside; conntrack remembers the one that was dialled.
+			{[]clause{tcp(), dialledPort(), jump("control")}, "both ways, where DNAT changed the port"},
+		},
 	}
 	control := chain{
 		name:    "control",
@@ -219,17 +221,17 @@ func compose(c Config) table {
 
 	prerouting := chain{
 		name:    "prerouting",
-		comment: "after conntrack (-200, defragmented at -400), before dstnat (-100)",
-		hook:    &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, "mangle", -150},
+		comment: "what is not established; behind dstnat (-100), and before filter (0), where firewalls give out helpers",
+		hook:    &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat + 10", -90},
 		rules: []rule{
+			{[]clause{isEstablished(), verdict("return")}, "the packets of calls leave here, and most others"},
 			{[]clause{gre(), jump("gre")}, "GRE of any kind"},
 		},
 	}
 	greChain := chain{
 		name:    "gre",
-		comment: "the first rule is the path of every packet of a call; GRE that is not PPTP's is left alone",
+		comment: "GRE that would become a flow of its own; what is not PPTP's is left alone",
 		rules: []rule{
-			{[]clause{mapped(), count(Mapped), verdict("return")}, "a call of ours: its conntrack entries have IPS_FIXED_TIMEOUT"},
 			{[]clause{enhancedGRE(), newFlow(), callTuple(), count(Guarded), verdict("drop")}, "no ordinary conntrack entry may arise for a known call"},
 			{[]clause{enhancedGRE(), withKey(), count(Unmapped), verdict("return")}, "no call of ours"},
 			{[]clause{enhancedGRE(), count(Truncated), verdict("return")}, "too short for a Call ID"},
@@ -241,17 +243,17 @@ func compose(c Config) table {
 		comment: "empty: conntrack translates only where a nat chain exists",
 		hook:    &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, "dstnat", -100},
 	}
-	t.chains = []chain{forward, input, output, control, prerouting, greChain, nat}
 	if c.Anchor != "" {
 		t.helpers = []helper{{anchorHelper, c.Anchor, "does nothing here: the kernel offloads no connection that has a helper"}}
-		t.chains = append(t.chains, anchored())
+		prerouting.rules = append(prerouting.rules, anchoring()...)
 	}
+	t.chains = []chain{forward, input, output, segments, control, prerouting, greChain, nat}
 
 	if c.Guard == GuardAll {
 		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})
 		t.chains[0].rules = append(t.chains[0].rules,
 			rule{[]clause{enhancedGRE(), jump("guard_all")}, "guard = all: enhanced GRE needs a call"})
-		t.chains = slices.Insert(t.chains, 4, chain{
+		t.chains = slices.Insert(t.chains, 5, chain{
 			name:    "guard_all",
 			comment: "forwarded enhanced GRE; the router's own tunnels never come here",
 			rules: []rule{

@@ -102,7 +102,7 @@ func TestWatch(t *testing.T) {
 		{"another table's end", []string{"delete", "table", "ip", "other"}, false, 0},
 		{"an element of the guard", []string{"delete", "element", "ip", TableName, CallsSet, fmt.Sprintf("{ %s }", numbered(1))}, false, 1},
 		{"all elements of the guard", []string{"flush", "set", "ip", TableName, CallsSet}, false, 2},
-		{"a rule", []string{"delete", "rule", "ip", TableName, "forward", "handle", "HANDLE"}, true, 0},
+		{"a rule", []string{"delete", "rule", "ip", TableName, "segments", "handle", "HANDLE"}, true, 0},
 		{"a rule more", []string{"add", "rule", "ip", TableName, "gre", "accept"}, true, 0},
 		{"a chain's rules", []string{"flush", "chain", "ip", TableName, "prerouting"}, true, 0},
 		{"a chain", []string{"delete", "chain", "ip", TableName, "nat"}, true, 0},

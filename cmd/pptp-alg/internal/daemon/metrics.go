@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -25,6 +26,8 @@ type measures struct {
 	overdone    uint64
 	lostRecords uint64
 	gre         map[string]rules.Counter
+	carried     nat.Traffic // in all calls that there ever were; see carry
+	counted     bool        // whether the kernel counts what they carry
 }
 
 // measure is called by the owner.
@@ -42,13 +45,38 @@ func (d *daemon) measure() (measures, error) {
 	if gre, err := d.plane.rules.Counters(); err == nil {
 		s.gre = gre
 	}
+	s.carried = d.plane.carried
+	d.table.Mappings(func(m *nat.Mapping) { s.carried = plus(s.carried, m.Past) })
 	return s, nil
+}
+
+// carry adds what the kernel has counted for the entries that there are now. One that went away in between is missing
+// until the next time; but the sum never goes back, since that would mean that everything began anew.
+func (d *daemon) carry(s *measures) error {
+	entries, err := d.counting.ct.List()
+	if err != nil {
+		return fmt.Errorf("read the calls' counters: %w", err)
+	}
+	s.counted = true
+	for _, e := range entries {
+		s.counted = s.counted && e.Accounted
+		s.carried = sum(s.carried, e.Counters)
+	}
+	last := &d.counting.carried
+	last.Packets, last.Bytes = max(last.Packets, s.carried.Packets), max(last.Bytes, s.carried.Bytes)
+	s.carried = *last
+	return nil
 }
 
 // metrics asks the owner to measure and puts it into words.
 func (d *daemon) metrics(ctx context.Context) ([]metrics.Family, error) {
+	d.counting.mu.Lock()
+	defer d.counting.mu.Unlock()
 	s, err := ask(ctx, d, d.measure)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.carry(&s); err != nil {
 		return nil, err
 	}
 	return append(s.families(d.version, d.started), metrics.Process()...), nil
@@ -126,15 +154,18 @@ func (s *measures) families(version string, started time.Time) []metrics.Family 
 	count("queue_errors_total", "Verdicts that came too late or could not be sent, and other errors of the queue.", q.LateVerdicts+q.FailedVerdicts+q.Faults)
 
 	if s.gre != nil {
-		what := []string{rules.Mapped, rules.Guarded, rules.Unmapped, rules.Truncated, rules.Unknown}
+		what := []string{rules.Guarded, rules.Unmapped, rules.Truncated, rules.Unknown}
 		if _, ok := s.gre[rules.Blocked]; ok {
 			what = append(what, rules.Blocked)
 		}
 		var packets, bytes []any
+		if s.counted {
+			packets, bytes = append(packets, "mapped", s.carried.Packets), append(bytes, "mapped", s.carried.Bytes)
+		}
 		for _, w := range what {
 			packets, bytes = append(packets, w, s.gre[w].Packets), append(bytes, w, s.gre[w].Bytes)
 		}
-		const says = "mapped: of calls; guarded: dropped for want of the call's entry; unmapped: of no call; truncated: too short for a Call ID; unknown: not PPTP's protocol; blocked: dropped as of no call."
+		const says = "mapped: of calls, where the kernel counts those; guarded: dropped for want of the call's entry; unmapped: of no call; truncated: too short for a Call ID; unknown: not PPTP's protocol; blocked: dropped as of no call."
 		family(metrics.Counter, "gre_packets_total", "Enhanced GRE packets. "+says, "kind", packets...)
 		family(metrics.Counter, "gre_bytes_total", "Bytes of enhanced GRE packets. "+says, "kind", bytes...)
 	}

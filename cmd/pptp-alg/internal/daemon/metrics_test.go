@@ -16,12 +16,13 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/metrics"
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/status"
+	"pptp-alg/nat"
 	"pptp-alg/rules"
 )
 
 // allFamilies are the metrics with everything that there can be.
 func allFamilies() []metrics.Family {
-	s := measures{gre: map[string]rules.Counter{rules.Mapped: {Packets: 3, Bytes: 300}, rules.Blocked: {}}}
+	s := measures{gre: map[string]rules.Counter{rules.Blocked: {}}, carried: nat.Traffic{Packets: 3, Bytes: 300}, counted: true}
 	s.calls[2], s.alg.Retransmitted[1] = 4, 5
 	return append(s.families("v1.2.3", time.Unix(1700000000, 0)), metrics.Process()...)
 }

@@ -41,6 +41,8 @@ type plane struct {
 	// may flow.
 	away   func(*nat.Path) bool
 	errors uint64 // requests that the kernel refused unexpectedly
+	// carried is what flowed in mappings that are freed.
+	carried nat.Traffic
 }
 
 func gre(t nat.Tuple) conntrack.GRE {
@@ -169,6 +171,7 @@ func (p *plane) Close(m *nat.Mapping) {
 // Free implements nat.DataPlane.
 func (p *plane) Free(m *nat.Mapping) {
 	p.journal.mappingChanged(m)
+	p.carried = plus(p.carried, m.Past)
 	if err := p.rules.Delete(guardOf(m)); err != nil && !errors.Is(err, rules.ErrAbsent) {
 		p.errors++
 		p.log.Error("cannot take a Call ID from the guard set", "call", guardOf(m), "error", err)
@@ -182,7 +185,11 @@ func (p *plane) traffic(m *nat.Mapping) nat.Traffic {
 }
 
 func sum(past nat.Traffic, now conntrack.Counters) nat.Traffic {
-	return nat.Traffic{Packets: past.Packets + now.Packets, Bytes: past.Bytes + now.Bytes}
+	return plus(past, nat.Traffic(now))
+}
+
+func plus(a, b nat.Traffic) nat.Traffic {
+	return nat.Traffic{Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes}
 }
 
 // Lost brings back an entry that somebody else removed.

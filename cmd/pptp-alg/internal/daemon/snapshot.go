@@ -15,8 +15,9 @@ import (
 // counting is what reads the kernel's counters of all calls, on a socket of its
 // own: it takes a while, in which the owner has packets to look after.
 type counting struct {
-	mu sync.Mutex // one status at a time
-	ct *conntrack.Client
+	mu      sync.Mutex // one status at a time
+	ct      *conntrack.Client
+	carried nat.Traffic // what metrics last said
 }
 
 // snapshot is what the owner alone can say for the status. Everything else is
