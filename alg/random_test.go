@@ -291,8 +291,9 @@ func (w *world) pass(d time.Duration) {
 			}
 		}
 	}
-	w.now = later
+	w.now, w.expiring = later, true
 	w.survive(func() { w.table.Expire(w.now) })
+	w.expiring = false
 }
 
 func (s *stream) overdue(at time.Time) bool {

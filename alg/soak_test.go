@@ -39,7 +39,7 @@ func TestSoak(t *testing.T) {
 		{"restarts, few Call IDs", profile{first: 0xfff0, last: 0xffff, compulsory: true, sameServer: true}, true},
 		{"restarts, two blocks, limits", profile{first: 0x1234 - 40, last: 0x1300 + 40, taken: true,
 			limits: nat.Limits{CallsPerClient: 6, CallsPerConnection: 4, Calls: 15}}, true},
-		{"refusing data plane", profile{first: 1, last: 65535, planeErrors: true, compulsory: true}, false},
+		{"refusing data plane, late segments", profile{first: 1, last: 65535, planeErrors: true, timeouts: true, compulsory: true}, false},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			kind.p.synSeen, kind.p.links = true, 6
@@ -79,6 +79,9 @@ func (w *world) soak(n int) {
 		w.seed, w.now.Sub(epoch).Hours()/24, w.given, w.established, w.refused, w.plane.opened, w.plane.renews, restarts, last, int64(last-first))
 	if last > first+mostGrown {
 		w.fail("after a tenth of the days %d bytes were in use, after all %d", first, last)
+	}
+	if c := w.alg.Counters; w.book == nil && c.Unparsed+c.Resynchronised+c.DroppedUnknown != 0 {
+		w.fail("streams were lost: %+v", c)
 	}
 	if w.established < n || w.book != nil && restarts < n {
 		w.fail("the days are too tame")

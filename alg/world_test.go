@@ -54,6 +54,7 @@ type world struct {
 	trace []string
 
 	given, decided int
+	expiring       bool
 	failed         bool
 	refused        int
 	shut           bool // some connection was closed
@@ -239,7 +240,8 @@ type stream struct {
 	first    []int // the value of each byte as first forwarded; -1: not yet
 	through  int   // all bytes below were forwarded
 	ackShown int   // highest acknowledgement that the router was shown
-	expiries int   // that drop what waits, in a row
+	expiries int   // in a row, after which what waited was dropped
+	expired  time.Time
 	toRouter []*seg
 	toPeer   []*seg
 	waiting  map[*seg]time.Time
@@ -404,6 +406,10 @@ func (w *world) decide(as *alg.Segment, v alg.Verdict) {
 		w.fail("checksum %#04x, from scratch %#04x", as.Checksum, sum)
 	}
 	if v != alg.Accept {
+		if w.expiring && s.expired != w.now {
+			s.expired = w.now
+			s.expiries++
+		}
 		return
 	}
 	for i, b := range as.Payload {
