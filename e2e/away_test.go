@@ -238,13 +238,13 @@ func TestAwayJournalLost(t *testing.T) {
 		keep bool // it may still know calls
 	}{
 		"deleted":      {os.Remove, "entries of unknown calls", false},
-		"garbage":      {func(p string) error { return rewrite(p, func(b []byte) []byte { clear(b); return b }) }, "not a state file of this program's", false},
+		"garbage":      {func(p string) error { return rewrite(p, func(b []byte) []byte { clear(b); return b }) }, "the state of the last daemon is damaged", false},
 		"empty":        {func(p string) error { return os.Truncate(p, 0) }, "the state of the last daemon is of no use", false},
 		"another boot": {func(p string) error { return rewrite(p, foreign) }, "the state of the last daemon is of no use", false},
-		"truncated":    {func(p string) error { return rewrite(p, func(b []byte) []byte { return b[:len(b)/2] }) }, "the end of the state file does not count", true},
+		"truncated":    {func(p string) error { return rewrite(p, func(b []byte) []byte { return b[:len(b)/2] }) }, "the end of the state file is damaged", true},
 		"damaged": {func(p string) error {
 			return rewrite(p, func(b []byte) []byte { b[len(b)/2] ^= 0xff; return b })
-		}, "the end of the state file does not count", true},
+		}, "the end of the state file is damaged", true},
 		"a directory": {func(p string) error {
 			if err := os.Remove(p); err != nil {
 				return err
@@ -266,6 +266,9 @@ func TestAwayJournalLost(t *testing.T) {
 			w.must(c.lose(w.stateFile()))
 			w.again(quickConfig)
 			w.said(c.says)
+			if _, err := os.Stat(w.stateFile() + ".damaged"); (err == nil) != strings.Contains(c.says, "damaged") {
+				t.Errorf("the damaged journal kept: %v", err)
+			}
 			told := map[uint16]bool{}
 			for _, l := range legs {
 				told[l.server.PeerID()] = true
@@ -301,6 +304,9 @@ func TestAwayJournalLost(t *testing.T) {
 			}
 			w.noFaults()
 			w.status(0)
+			if b, err := os.ReadFile(w.stateFile()); name != "a directory" && (err != nil || !strings.HasPrefix(string(b), "pptp-alg")) {
+				t.Errorf("no journal is written: %v", err)
+			}
 			w.stop()
 		})
 	}

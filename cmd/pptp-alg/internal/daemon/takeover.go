@@ -68,14 +68,28 @@ func (d *daemon) readJournal() *takeover {
 		return t
 	case err != nil:
 		d.log.Warn("cannot read the state of the last daemon; its calls go on, but are not known", "error", err)
+	case report.Damaged:
+		t.torn = report.Torn > 0
+		d.damaged(path, report)
 	case report.Ignored != "":
 		d.log.Info("the state of the last daemon is of no use", "file", path, "because", report.Ignored)
-	case report.Torn > 0:
-		t.torn = true
-		d.log.Info("the end of the state file does not count", "file", path, "bytes", report.Torn)
 	}
 	d.journal.file = state.New(path, identity)
 	return t
+}
+
+// damaged says that the state was damaged, and keeps it for whoever wants to know by what.
+func (d *daemon) damaged(path string, r state.Report) {
+	kept, err := state.KeepAside(path)
+	args := []any{"file", path, "kept as", kept}
+	if err != nil {
+		args = []any{"file", path, "not kept", err}
+	}
+	if r.Ignored != "" {
+		d.log.Warn("the state of the last daemon is damaged: its calls go on, but are not known", append(args, "because", r.Ignored)...)
+		return
+	}
+	d.log.Warn("the end of the state file is damaged: what was written there last is not known", append(args, "bytes", r.Torn, "records before it", r.Records)...)
 }
 
 // take takes one record.

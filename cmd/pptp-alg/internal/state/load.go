@@ -37,6 +37,7 @@ type Report struct {
 	Records int    // values given to the caller
 	Torn    int64  // bytes at the end that do not count
 	Ignored string // why the whole file does not count; empty if it does
+	Damaged bool   // it was not left like this by this program
 }
 
 // Identity names what a journal is about: this boot of this machine, and the network namespace of the
@@ -57,7 +58,7 @@ func Identity() (string, error) {
 // in the order in which the keys first came. Key and value are the callee's to keep. That there is no file
 // is no error. ErrForeign, wrapped: the file is somebody else's, and may not be overwritten.
 func Load(path, identity string, each func(key, value []byte)) (Report, error) {
-	b, err := read(path)
+	b, mode, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
 	}
@@ -65,53 +66,75 @@ func Load(path, identity string, each func(key, value []byte)) (Report, error) {
 		return Report{}, fmt.Errorf("read state: %w", err)
 	}
 	r, err := Parse(b, identity, each)
+	if err != nil && likely(path, mode) {
+		return Report{Ignored: "it does not begin like one", Damaged: true}, nil
+	}
 	if err != nil {
 		return r, fmt.Errorf("read state: %s: %w", path, err)
 	}
 	return r, nil
 }
 
-// read reads a regular file of ours.
-func read(path string) ([]byte, error) {
+// likely reports whether a file whose beginning is not a journal's was one nevertheless: its name and its mode
+// are. Anything else may be a file that a setting names by mistake.
+func likely(path string, mode fs.FileMode) bool {
+	return strings.HasSuffix(path, ".state") && mode == fileMode
+}
+
+// KeepAside gives a damaged journal a second name, under which it stays when another takes its place, and returns
+// that. It is in the place of the one that was kept before.
+func KeepAside(path string) (string, error) {
+	aside := path + ".damaged"
+	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("keep the damaged state: %w", err)
+	}
+	if err := os.Link(path, aside); err != nil {
+		return "", fmt.Errorf("keep the damaged state: %w", err)
+	}
+	return aside, nil
+}
+
+// read reads a regular file of ours, and returns its permissions.
+func read(path string) ([]byte, fs.FileMode, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%s: a symbolic link: %w", path, ErrForeign)
+		return nil, 0, fmt.Errorf("%s: a symbolic link: %w", path, ErrForeign)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, 0, fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, fmt.Errorf("%s: not a file: %w", path, ErrForeign)
+		return nil, 0, fmt.Errorf("%s: not a file: %w", path, ErrForeign)
 	case int(st.Uid) != os.Geteuid(), st.Mode&0o022 != 0:
-		return nil, fmt.Errorf("%s: other users can write to it: %w", path, ErrForeign)
+		return nil, 0, fmt.Errorf("%s: other users can write to it: %w", path, ErrForeign)
 	case st.Size > maxFile:
-		return nil, fmt.Errorf("%s: larger than %d bytes: %w", path, maxFile, ErrForeign)
+		return nil, 0, fmt.Errorf("%s: larger than %d bytes: %w", path, maxFile, ErrForeign)
 	}
 	b := make([]byte, st.Size)
 	n, err := io.ReadFull(f, b)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return b[:n], nil
+	return b[:n], fs.FileMode(st.Mode & 0o7777), nil
 }
 
 // Parse is Load for the bytes of a journal.
 func Parse(b []byte, identity string, each func(key, value []byte)) (Report, error) {
 	if len(b) < len(magic) && strings.HasPrefix(magic, string(b)) {
-		return Report{Torn: int64(len(b)), Ignored: "it has no header"}, nil
+		return Report{Torn: int64(len(b)), Ignored: "it has no header", Damaged: len(b) > 0}, nil
 	}
 	if len(b) < len(magic) || string(b[:len(magic)]) != magic {
 		return Report{}, ErrForeign
 	}
-	rest, ignored := header(b, identity)
+	rest, ignored, damaged := header(b, identity)
 	if ignored != "" {
-		return Report{Ignored: ignored}, nil
+		return Report{Ignored: ignored, Damaged: damaged}, nil
 	}
 	type record struct{ key, value []byte }
 	var records []record
@@ -144,26 +167,26 @@ func Parse(b []byte, identity string, each func(key, value []byte)) (Report, err
 			each(r.key, r.value)
 		}
 	}
-	return Report{Records: len(index), Torn: int64(len(rest))}, nil
+	return Report{Records: len(index), Torn: int64(len(rest)), Damaged: len(rest) > 0}, nil
 }
 
-// header takes the header off, or says why the rest is of no use.
-func header(b []byte, identity string) (rest []byte, ignored string) {
+// header takes the header off, or says why the rest is of no use, and whether it was ever right.
+func header(b []byte, identity string) (rest []byte, ignored string, damaged bool) {
 	const fixed = len(magic) + 1 + 2
 	if len(b) < fixed {
-		return nil, "its header is cut off"
+		return nil, "its header is cut off", true
 	}
 	if v := b[len(magic)]; v != version {
-		return nil, fmt.Sprintf("it has version %d, this program writes %d", v, version)
+		return nil, fmt.Sprintf("it has version %d, this program writes %d", v, version), false
 	}
 	n := fixed + int(binary.BigEndian.Uint16(b[len(magic)+1:]))
 	if len(b) < n+4 || binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
-		return nil, "its header is damaged"
+		return nil, "its header is damaged", true
 	}
 	if string(b[fixed:n]) != identity {
-		return nil, "it is of another boot or another network namespace"
+		return nil, "it is of another boot or another network namespace", false
 	}
-	return b[n+4:], ""
+	return b[n+4:], "", false
 }
 
 // frame takes the first frame off. It fails when that is not whole, or not well formed.
