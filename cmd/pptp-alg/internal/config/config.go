@@ -87,7 +87,7 @@ type Timeouts struct {
 	Silence  time.Duration // a call of which one side sends no GRE for this is warned of
 }
 
-// Default returns the settings without a file.
+// Default returns the settings without a file. The limits are by the machine's memory.
 func Default() Config {
 	return Config{
 		Queue:     1723,
@@ -99,15 +99,7 @@ func Default() Config {
 		LogFormat: LogText,
 		LogLevel:  slog.LevelInfo,
 		CallIDs:   CallIDs{First: 1, Last: 65535},
-		Limits: Limits{
-			// An access concentrator inside may carry thousands of calls over
-			// one connection; a home client has one or two.
-			CallsPerClient:       4096,
-			CallsPerConnection:   4096,
-			Calls:                100000,
-			ConnectionsPerClient: 1024,
-			Connections:          32768,
-		},
+		Limits:    limitsFor(machineMemory()),
 		// A call takes some six. It is far beyond what any client does for long,
 		// and a part of what a small router can read.
 		SegmentsPerClient: 2000,

@@ -32,12 +32,12 @@ var keys = []key{
 	{"call_id_range", setCallIDs},
 	{"remember", func(c *Config, v any) error { return setInt(&c.Remember, v, 0, 1_000_000) }},
 
-	{"limits.calls_per_client", limit(func(l *Limits) *int { return &l.CallsPerClient })},
+	{"limits.calls_per_client", autoLimit(func(l *Limits) *int { return &l.CallsPerClient })},
 	{"limits.calls_per_connection", limit(func(l *Limits) *int { return &l.CallsPerConnection })},
-	{"limits.calls", limit(func(l *Limits) *int { return &l.Calls })},
-	{"limits.connections_per_client", limit(func(l *Limits) *int { return &l.ConnectionsPerClient })},
+	{"limits.calls", autoLimit(func(l *Limits) *int { return &l.Calls })},
+	{"limits.connections_per_client", autoLimit(func(l *Limits) *int { return &l.ConnectionsPerClient })},
 	{"limits.segments_per_client", setSegments},
-	{"limits.connections", limit(func(l *Limits) *int { return &l.Connections })},
+	{"limits.connections", autoLimit(func(l *Limits) *int { return &l.Connections })},
 
 	{"timeouts.half_open", timeout(func(t *Timeouts) *time.Duration { return &t.HalfOpen }, time.Second, time.Hour)},
 	{"timeouts.clearing", timeout(func(t *Timeouts) *time.Duration { return &t.Clearing }, time.Second, time.Hour)},

@@ -48,7 +48,7 @@ func levelName(l slog.Level) string { return strings.ToLower(l.String()) }
 // String is the configuration as a file that Parse reads, with every key.
 func (c Config) String() string {
 	var b strings.Builder
-	table := ""
+	table, automatic := "", Default()
 	for _, k := range keys {
 		name := k.name
 		if in, rest, nested := strings.Cut(name, "."); nested {
@@ -58,7 +58,11 @@ func (c Config) String() string {
 			}
 			name = rest
 		}
-		fmt.Fprintf(&b, "%s = %s\n", name, literal(values[k.name](&c)))
+		remark := ""
+		if v := values[k.name]; k.byMemory() && v(&c) == v(&automatic) {
+			remark = "  # as \"auto\" has it, by the machine's memory"
+		}
+		fmt.Fprintf(&b, "%s = %s%s\n", name, literal(values[k.name](&c)), remark)
 	}
 	return b.String()
 }
