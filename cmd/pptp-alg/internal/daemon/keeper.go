@@ -27,10 +27,9 @@ type keeper struct {
 	moves     chan error
 
 	// The table, when others do not leave it alone.
-	last     rules.Change  // the last change of others
-	repaired time.Time     // when the table was last put back
-	pause    time.Duration // how long it is left as it is after that
-	again    nat.Deadline
+	last    rules.Change // the last change of others
+	repairs repairs
+	again   nat.Deadline
 
 	local map[netip.Addr]bool
 	away  map[netip.Addr]*nat.Deadline // addresses that were removed, until their calls end
@@ -42,16 +41,12 @@ type change struct {
 	err error
 }
 
-// How often the table is looked at and put back. A look costs two milliseconds,
-// and more with many calls.
+// How often the table is looked at; repairs says how often it is put back. A look
+// costs two milliseconds, and more with many calls.
 const (
 	looksFree  = 10 // looks in each period that come at once
 	lookPeriod = time.Second
 	lookPause  = 100 * time.Millisecond // between further ones
-
-	firstRepair = 100 * time.Millisecond // pause after the first repair, doubled with each further one
-	lastRepair  = 30 * time.Second       // at most this
-	repairPeace = time.Minute            // without one, it is the first again
 )
 
 // openKeeper begins to watch. It comes before the table: so nothing is missed.
@@ -129,25 +124,22 @@ func (d *daemon) checkTable(now time.Time) {
 	if err == nil && len(damage) == 0 {
 		var lost []rules.Call
 		if lost, err = d.plane.rules.Missing(guard); err == nil && len(lost) == 0 {
+			k.repairs.whole()
 			return
 		}
 		damage = []string{"elements of the set " + rules.CallsSet + " are missing"}
 	}
-	if next := k.repaired.Add(k.pause); err == nil && now.Before(next) {
+	if next := k.repairs.due(now); err == nil && now.Before(next) {
 		d.table.Schedule(&k.again, next, d.checkTable)
 		return
 	}
-	if now.Sub(k.repaired) > repairPeace {
-		k.pause = 0
-	}
-	k.pause = min(max(2*k.pause, firstRepair), lastRepair)
-	k.repaired = now
+	k.repairs.begin(now)
 	if err == nil {
 		err = d.repair(guard, damage)
 	}
 	if err != nil {
-		d.limited("cannot put the nftables table of this daemon back", "error", err, "changed by", k.last.String(), "next attempt in", k.pause)
-		d.table.Schedule(&k.again, now.Add(k.pause), d.checkTable)
+		d.limited("cannot put the nftables table of this daemon back", "error", err, "changed by", k.last.String(), "next attempt in", k.repairs.pause)
+		d.table.Schedule(&k.again, now.Add(k.repairs.pause), d.checkTable)
 	}
 }
 
