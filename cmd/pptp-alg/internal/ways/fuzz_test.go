@@ -53,7 +53,17 @@ func FuzzMessages(f *testing.F) {
 		if f, ok := parseFilter(m); ok && f.ours() && f.kind != "bpf" {
 			t.Errorf("%+v is ours", f)
 		}
-		parseNetconf(m)
+		parseSettings(m)
+		if p, ok := parsePrefix(m); ok {
+			a := asked{set: map[uint32]struct{}{}}
+			q := Question{Src: p.Addr(), Dst: p.Addr()}
+			if a.in(p) {
+				t.Errorf("nothing is in %v", p)
+			}
+			if a.add(q); !a.in(p) {
+				t.Errorf("%v is not in %v", q.Dst, p)
+			}
+		}
 		parseRules([]netlink.Message{m})
 		for _, p := range parsePolicies([]netlink.Message{m}) {
 			if !p.dst.IsValid() {

@@ -46,7 +46,7 @@ func (w *Ways) tell() {
 // forget drops everything that was learned, but that routes are for a type of service. The mutex is held.
 func (w *Ways) forget() {
 	w.links, w.arrives, w.hops, w.answers = map[int]link{}, map[int]error{}, map[hop]bool{}, map[Question]answer{}
-	w.rules, w.policies, w.known = nil, nil, false
+	w.rules, w.policies, w.known, w.settings, w.asked = nil, nil, false, nil, asked{set: map[uint32]struct{}{}}
 }
 
 // route says whether a message of rtnetlink matters. Devices that nobody has asked for don't, nor do their filters: they
@@ -59,23 +59,29 @@ func (w *Ways) route(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:
 		l, ok := parseLink(m)
-		relevant = ok && w.asked(l.index) && l != w.links[l.index]
+		if relevant = ok && w.uses(l.index) && l != w.links[l.index]; ok && !relevant && !w.uses(l.index) {
+			relevant = w.settings != nil && w.settings.linkdown // its routes may begin to be used, of which no news tell
+		}
 	case unix.RTM_DELLINK:
-		relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC && w.asked(int(int32(binary.NativeEndian.Uint32(m.Data[4:8]))))
+		relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC && w.uses(int(int32(binary.NativeEndian.Uint32(m.Data[4:8]))))
 	case unix.RTM_NEWNETCONF, rtmDelNetconf:
-		index, ok := parseNetconf(m)
-		relevant = ok && (index < 0 || w.asked(index)) // below 0: of all devices, of new ones
+		s, ok := parseSettings(m)
+		relevant = ok && (s.index < 0 || w.uses(s.index)) // below 0: of all devices, of new ones
+	case unix.RTM_NEWADDR:
+		relevant = false // the routes that come with it tell
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
 		f, ok := parseFilter(m)
-		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.asked(f.index))
+		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.uses(f.index))
 	case unix.RTM_NEWQDISC: // one without filters does nothing, unless it shares others'
 		f, ok := parseFilter(m)
-		relevant = ok && f.shared && w.asked(f.index)
+		relevant = ok && f.shared && w.uses(f.index)
 	case unix.RTM_DELQDISC: // with its filters
 		f, ok := parseFilter(m)
 		relevant = ok && w.arrives[f.index] != nil
-	case unix.RTM_NEWROUTE:
-		w.services = w.services || len(m.Data) >= unix.SizeofRtMsg && m.Data[3] != 0
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		p, ok := parsePrefix(m)
+		relevant = ok && w.asked.in(p)
+		w.services = w.services || ok && m.Data[3] != 0
 	}
 	if relevant {
 		w.forget()
@@ -83,34 +89,10 @@ func (w *Ways) route(m netlink.Message) bool {
 	return relevant
 }
 
-// asked reports whether a part of an answer was that the device is as it is.
-func (w *Ways) asked(index int) bool {
+// uses reports whether a part of an answer was that the device is as it is.
+func (w *Ways) uses(index int) bool {
 	_, ok := w.links[index]
 	return ok
-}
-
-// From linux/netconf.h and rtnetlink.h.
-const (
-	rtmDelNetconf   = 0x51
-	netconfaIfIndex = 1
-	sizeofNetconf   = 4 // netconfmsg, padded
-)
-
-// parseNetconf reads which device the settings (net.ipv4.conf) are of.
-func parseNetconf(m netlink.Message) (index int, ok bool) {
-	if len(m.Data) < sizeofNetconf {
-		return 0, false
-	}
-	d, err := netlink.NewAttributeDecoder(m.Data[sizeofNetconf:])
-	if err != nil {
-		return 0, false
-	}
-	for d.Next() {
-		if d.Type() == netconfaIfIndex {
-			index, ok = int(d.Int32()), true
-		}
-	}
-	return index, ok && d.Err() == nil
 }
 
 // anything is for news that always matter.

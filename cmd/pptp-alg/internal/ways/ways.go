@@ -57,11 +57,13 @@ type Ways struct {
 	arrives  map[int]error
 	hops     map[hop]bool // that answers named
 	answers  map[Question]answer
+	asked    asked
 	rules    *rules
 	policies []policy
-	known    bool // policies
-	services bool // a route is there, or was, for one type of service only
-	listed   bool // services
+	known    bool      // policies
+	settings *settings // nil: not known
+	services bool      // a route is there, or was, for one type of service only
+	listed   bool      // services
 }
 
 type answer struct {
@@ -159,6 +161,9 @@ func (w *Ways) Find(q Question) (Way, error) {
 	if a, ok := w.answers[q]; ok {
 		return a.way, a.err
 	}
+	if q.Src.Is4() && q.Dst.Is4() {
+		w.asked.add(q)
+	}
 	way, err := w.find(q)
 	if err != nil && !errors.As(err, &reason) {
 		return Way{}, fmt.Errorf("find the route to %v: %w", q.Dst, err)
@@ -176,6 +181,9 @@ func (w *Ways) Find(q Question) (Way, error) {
 func (w *Ways) find(q Question) (Way, error) {
 	if !q.Src.Is4() || !q.Dst.Is4() {
 		return Way{}, refuse("%v to %v is not IPv4", q.Src, q.Dst)
+	}
+	if err := w.listSettings(); err != nil {
+		return Way{}, err
 	}
 	protocol, err := w.protocol()
 	if err != nil {

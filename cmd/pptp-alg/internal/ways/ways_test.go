@@ -120,9 +120,14 @@ func TestRouteChanges(t *testing.T) {
 	l.found(q, "up2", server, 1500)
 	l.changed("its end", func() { l.ip("route del 203.0.113.0/24") })
 	l.found(q, "up1", "198.18.1.254", 1500)
+	l.unchanged("a route to others", func() {
+		l.ip("route add 203.0.113.2/31 via 198.18.2.254", "route add 203.0.112.0/24 via 198.18.2.254", "route add 192.0.2.0/24 via 198.18.2.254")
+	})
+	l.changed("a route to the source", func() { l.ip("route add 10.77.1.0/28 dev up2") })
+	l.found(q, "up1", "198.18.1.254", 1500)
 	l.changed("no route", func() { l.ip("route del default") })
 	l.refused(q, "no route to")
-	l.changed("a next hop object", func() { l.ip("nexthop add id 5 via 198.18.2.254 dev up2") })
+	l.ip("nexthop add id 5 via 198.18.2.254 dev up2")
 	l.ip("route add default nhid 5")
 	l.settle()
 	l.found(q, "up2", "198.18.2.254", 1500)
@@ -149,8 +154,23 @@ func TestAddressChange(t *testing.T) {
 	l := newLab(t)
 	q := l.out()
 	l.found(q, "up1", "198.18.1.254", 1500)
+	l.unchanged("an address that is prolonged", func() { l.ip("addr change 198.18.1.1/24 dev up1 valid_lft 3000 preferred_lft 3000") })
 	l.changed("an address that went", func() { l.ip("addr del 198.18.1.1/24 dev up1") })
 	l.refused(q, "no route")
+}
+
+// Routes that come back with the carrier of a device by which nothing went meanwhile.
+func TestRoutesWithLinkdown(t *testing.T) {
+	l := newLab(t)
+	q := l.out()
+	l.ip("route add 203.0.113.0/24 via 198.18.2.254")
+	l.sysctl("net/ipv4/conf/up2/ignore_routes_with_linkdown", "1")
+	l.settle()
+	l.found(q, "up2", "198.18.2.254", 1500)
+	l.changed("no carrier", func() { l.ip("link set isp2 down") })
+	l.found(q, "up1", "198.18.1.254", 1500)
+	l.changed("a carrier", func() { l.ip("link set isp2 up") })
+	l.found(q, "up2", "198.18.2.254", 1500)
 }
 
 // A next hop that fails is news, another neighbour is not.
