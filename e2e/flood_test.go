@@ -29,6 +29,7 @@ type floods struct {
 	sink   *peer.Node // another server, which answers no call
 	raws   []*raw.Host
 	honest *peer.Node
+	port   uint16 // where the floods go
 }
 
 // flood is one way to be a nuisance. It ends with its context.
@@ -44,7 +45,7 @@ func onRaw(frames func(*raw.Conn) ([]raw.Segment, error)) func(context.Context, 
 		var all sync.WaitGroup
 		for _, h := range f.raws {
 			all.Go(func() {
-				c, err := h.Dial(ctx, control(f.server), raw.Options{})
+				c, err := h.Dial(ctx, f.toServer(), raw.Options{})
 				if err != nil {
 					return
 				}
@@ -118,7 +119,7 @@ var allFloods = []flood{
 		return list, nil
 	})},
 	{"garbage", onConnections(4, func(ctx context.Context, f *floods, n *peer.Node) error {
-		s, err := n.Connect(ctx, control(f.sink))
+		s, err := n.Connect(ctx, f.toSink())
 		if err != nil {
 			return err
 		}
@@ -133,7 +134,7 @@ var allFloods = []flood{
 		return nil
 	})},
 	{"messages of the greatest length", onConnections(4, func(ctx context.Context, f *floods, n *peer.Node) error {
-		s, err := n.Connect(ctx, control(f.sink))
+		s, err := n.Connect(ctx, f.toSink())
 		if err != nil {
 			return err
 		}
@@ -149,11 +150,11 @@ var allFloods = []flood{
 		return nil
 	})},
 	{"connections that say nothing", onConnections(16, func(ctx context.Context, f *floods, n *peer.Node) error {
-		_, err := n.Connect(ctx, control(f.server))
+		_, err := n.Connect(ctx, f.toServer())
 		return err
 	})},
 	{"redialling", onConnections(16, func(ctx context.Context, f *floods, n *peer.Node) error {
-		s, err := n.Dial(ctx, control(f.server))
+		s, err := n.Dial(ctx, f.toServer())
 		if err != nil {
 			return err
 		}
@@ -165,8 +166,8 @@ var allFloods = []flood{
 	{"calls that nobody answers", onConnections(8, manyCalls((*floods).toSink))},
 }
 
-func (f *floods) toServer() netip.AddrPort { return control(f.server) }
-func (f *floods) toSink() netip.AddrPort   { return control(f.sink) }
+func (f *floods) toServer() netip.AddrPort { return netip.AddrPortFrom(f.server.Address(), f.port) }
+func (f *floods) toSink() netip.AddrPort   { return netip.AddrPortFrom(f.sink.Address(), f.port) }
 
 // manyCalls asks for calls without waiting for any, on one connection after the
 // other.
@@ -250,12 +251,9 @@ func (w *world) rss() (now, peak string) {
 	return now, peak
 }
 
-// While clients flood, in every way that is known to hurt, another client's calls
-// come up, none is refused, and GRE flows on them. How much longer they take is
-// logged and not judged: the flooders, the peers and the router share the machine's
-// processors.
-func TestFloods(t *testing.T) {
-	f := &floods{world: withDaemon(t, lab.Plan{Clients: 2, RawClients: 2, Servers: 2})}
+// newFloods makes the lab.
+func newFloods(t *testing.T) *floods {
+	f := &floods{world: withDaemon(t, lab.Plan{Clients: 2, RawClients: 2, Servers: 2}), port: peer.Port}
 	stray := func(netip.Addr, wire.GRE) {}
 	f.server = f.node(f.Servers[0], peer.Config{CallID: peer.Counting(1), Stray: stray})
 	f.must(f.server.Listen(peer.Port))
@@ -265,6 +263,15 @@ func TestFloods(t *testing.T) {
 		f.raws = append(f.raws, f.rawHost(s, "lan", lab.LANRouter))
 	}
 	f.honest = f.client(0, peer.Config{CallID: peer.Fixed(7)})
+	return f
+}
+
+// While clients flood, in every way that is known to hurt, another client's calls
+// come up, none is refused, and GRE flows on them. How much longer they take is
+// logged and not judged: the flooders, the peers and the router share the machine's
+// processors.
+func TestFloods(t *testing.T) {
+	f := newFloods(t)
 	rounds := 20
 	if testing.Short() {
 		rounds = 5

@@ -123,8 +123,13 @@ func FuzzRecords(f *testing.F) {
 		second.fill()
 		second.restoreStreams()
 		second.table.Sweep()
-		if second.refused > 0 || count(first) != count(second) {
-			t.Fatalf("the second restart has %+v, after %+v; %d records were refused", count(second), count(first), second.refused)
+		if second.refused > 0 {
+			t.Fatalf("%d records of a daemon are impossible to the next", second.refused)
+		}
+		// What was passed over took others with it, which end: a connection that has no
+		// record any more is not restored for the sake of the calls that it had.
+		if first.refused == 0 && count(first) != count(second) {
+			t.Fatalf("the second restart has %+v, after %+v", count(second), count(first))
 		}
 		for _, d := range []*takeover{first, second} {
 			s := d.snapshotCalls()
