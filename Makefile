@@ -15,7 +15,7 @@ CROSS     = mips mipsle arm arm64 386
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -108,6 +108,22 @@ emulated: ## unit tests on a big-endian machine, emulated
 	@command -v qemu-mips-static >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user-static; } >/dev/null
 	CI= GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 $(GO) test -short -timeout 20m -skip '^Test(DeadDaemon|TcpdumpReads|Foreign|Process)$$' \
 	  -exec 'setpriv --bounding-set=-all --inh-caps=-all qemu-mips-static' $(PURE)
+
+# The objects are committed, so that nobody needs a C compiler to build the daemon. Another version of clang makes others.
+CLANG ?= clang-14
+BPF    = cmd/pptp-alg/internal/fastpath/bpf
+CLANGFLAGS = -O2 -Wall -Wextra -Werror -ffreestanding -isystem /usr/include/$(shell uname -m)-linux-gnu
+bpf: clang ## the eBPF programs of the fast path, from their source, for both byte orders
+	cd $(BPF) && for order in bpfel bpfeb; do $(CLANG) -target $$order $(CLANGFLAGS) -c fastpath.c -o fastpath_$$order.o || exit 1; done
+
+bpf-check: clang ## whether the committed objects are what `make bpf` would make
+	@d=$$(mktemp -d) && trap 'rm -r '$$d EXIT && cd $(BPF) && for order in bpfel bpfeb; do \
+	  $(CLANG) -target $$order $(CLANGFLAGS) -c fastpath.c -o $$d/$$order.o || exit 1; \
+	  cmp $$d/$$order.o fastpath_$$order.o || { echo "$(BPF)/fastpath_$$order.o is not what the source gives: run make bpf"; exit 1; }; \
+	done
+
+clang:
+	@command -v $(CLANG) >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CLANG) linux-libc-dev; } >/dev/null
 
 oracles: # what the tests compare with; they say so and skip where it can't be had
 	@missing=; for o in $(ORACLES); do command -v $${o%%:*} >/dev/null || missing="$$missing $${o##*:}"; done; \

@@ -71,7 +71,8 @@ func TestAwayConnectionEnded(t *testing.T) {
 			end(w, legs[0])
 			w.again(quickConfig)
 			c := w.ended("control connection was closed while the daemon was away", from(w.Clients[0].Address, legs[0].client.ID()))
-			if c.PacketsFromClient < 6 || c.PacketsFromServer < 6 {
+			// What the fast path had carried of it the killed daemon alone knew.
+			if !fastPathOn && (c.PacketsFromClient < 6 || c.PacketsFromServer < 6) {
 				t.Errorf("the record counts %d and %d packets", c.PacketsFromClient, c.PacketsFromServer)
 			}
 			w.eventually("the entries of the call should be gone", func() error {

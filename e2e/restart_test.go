@@ -43,7 +43,8 @@ func (w *world) sameCalls(before, after *lab.Status) {
 		if d := c.Since.Sub(old.Since).Abs(); d > time.Second {
 			w.Errorf("%s: announced %v, and after the restart %v", identity(c), old.Since, c.Since)
 		}
-		if c.PacketsFromClient < old.PacketsFromClient || c.PacketsFromServer < old.PacketsFromServer {
+		// What the fast path had carried of it a killed daemon alone knew.
+		if !fastPathOn && (c.PacketsFromClient < old.PacketsFromClient || c.PacketsFromServer < old.PacketsFromServer) {
 			w.Errorf("%s: %d and %d packets, and after the restart %d and %d", identity(c),
 				old.PacketsFromClient, old.PacketsFromServer, c.PacketsFromClient, c.PacketsFromServer)
 		}

@@ -167,8 +167,13 @@ func objection(doing string, messages []message, failures []failure) error {
 // get asks for one object, or with netlink.Dump for a list. A list that somebody's transaction has cut in two is asked
 // for again.
 func (k *Kernel) get(kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
+	return k.getOf(unix.NFPROTO_IPV4, kind, flags, attributes)
+}
+
+// getOf asks for what is of a family.
+func (k *Kernel) getOf(family byte, kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
 	for pause := time.Millisecond; ; pause *= 2 {
-		found, err := k.getOnce(kind, flags, attributes)
+		found, err := k.getOnce(family, kind, flags, attributes)
 		if err != errMoving || pause > time.Second {
 			return found, err
 		}
@@ -176,9 +181,9 @@ func (k *Kernel) get(kind uint16, flags netlink.HeaderFlags, attributes []byte) 
 	}
 }
 
-func (k *Kernel) getOnce(kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
+func (k *Kernel) getOnce(family byte, kind uint16, flags netlink.HeaderFlags, attributes []byte) ([]netlink.Message, error) {
 	k.sequence++
-	replies, err := k.exchange(appendMessage(nil, nftables(kind), netlink.Request|flags, k.sequence, unix.NFPROTO_IPV4, 0, attributes))
+	replies, err := k.exchange(appendMessage(nil, nftables(kind), netlink.Request|flags, k.sequence, family, 0, attributes))
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// FastPathVariable names the environment variable by which all daemons are started with the fast path, "on", or without.
+const FastPathVariable = "PPTP_ALG_FAST_PATH"
+
 // DaemonOptions say how to start the daemon.
 type DaemonOptions struct {
 	Program string   // path of pptp-alg
@@ -72,6 +75,9 @@ func (h *Host) StartDaemon(o DaemonOptions) (*Daemon, error) {
 			return nil, err
 		}
 		args = append(args, "--config", d.config)
+	}
+	if s := os.Getenv(FastPathVariable); s != "" {
+		args = append(args, "--fast-path", s) // what the scenario says itself comes later and counts
 	}
 	d.cmd = exec.Command(o.Program, append(args, o.Args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log

@@ -37,6 +37,14 @@ type CallStatus struct {
 	Warning           string          `json:"warning"`   // what is wrong with a call that is up
 	Reason            string          `json:"reason"`    // why it ended
 	Diagnosis         string          `json:"diagnosis"` // what its GRE says about that
+	FastPath          *FastPathStatus `json:"fast_path"` // nil: it is off
+}
+
+// FastPathStatus says in which directions a call does without the ordinary path.
+type FastPathStatus struct {
+	ToServer bool   `json:"to_server"`
+	ToClient bool   `json:"to_client"`
+	Reason   string `json:"reason"`
 }
 
 // SideStatus is one side of a call; Translated is what the other side sees.

@@ -11,6 +11,7 @@ _pptp_alg() {
     "run --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "run --capture") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "run --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "run --fast-path") COMPREPLY=($(compgen -W "on off" -- "$word")); return ;;
     "run --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "run --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
     "run --port") return ;;
@@ -33,6 +34,7 @@ _pptp_alg() {
     "config --anchor") COMPREPLY=($(compgen -W "auto ftp off" -- "$word")); return ;;
     "config --capture") COMPREPLY=($(compgen -f -- "$word")); return ;;
     "config --config") COMPREPLY=($(compgen -f -- "$word")); return ;;
+    "config --fast-path") COMPREPLY=($(compgen -W "on off" -- "$word")); return ;;
     "config --log-format") COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
     "config --log-level") COMPREPLY=($(compgen -W "debug info warn error" -- "$word")); return ;;
     "config --port") return ;;
@@ -50,12 +52,12 @@ _pptp_alg() {
     "replay --write") COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case "${COMP_WORDS[1]}" in
-    run) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --state --help" ;;
+    run) flags="--anchor --capture --config --fast-path --log-format --log-level --port --queue --socket --state --help" ;;
     check) flags="--config --json --port --queue --socket --strict --help" ;;
     status) flags="--client --connections --ended --json --server --socket --state --watch --help" ;;
     watch) flags="--client --json --server --socket --state --help" ;;
     drop) flags="--connection --json --socket --help" ;;
-    config) flags="--anchor --capture --config --log-format --log-level --port --queue --socket --state --help" ;;
+    config) flags="--anchor --capture --config --fast-path --log-format --log-level --port --queue --socket --state --help" ;;
     rules) flags="--anchor --config --port --queue --remove --help" ;;
     replay) flags="--config --json --port --public --seed --write --help" ;;
     version) flags=" --help" ;;

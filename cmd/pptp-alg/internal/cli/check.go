@@ -6,8 +6,10 @@ import (
 	"flag"
 	"os"
 
+	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/control"
 	"pptp-alg/cmd/pptp-alg/internal/examine"
+	"pptp-alg/cmd/pptp-alg/internal/fastpath"
 	"pptp-alg/rules"
 )
 
@@ -57,6 +59,7 @@ func (s *settings) check(ctx context.Context, p Program, asJSON, strict bool) er
 	if err != nil {
 		cfg.NotRunning = err.Error()
 	}
+	cfg.FastPath, cfg.TryFastPath = c.FastPath == config.FastPathOn, fastpath.Try
 	r := examine.Run(cfg)
 	if asJSON {
 		err = r.WriteJSON(p.Stdout)

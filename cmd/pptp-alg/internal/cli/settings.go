@@ -40,6 +40,7 @@ func (s *settings) runFlags(fs *flag.FlagSet) {
 	s.queueFlag(fs)
 	s.portFlag(fs)
 	s.anchorFlag(fs)
+	s.fastPathFlag(fs)
 	s.logFlags(fs)
 	s.captureFlag(fs)
 }
@@ -77,6 +78,11 @@ func (s *settings) portFlag(fs *flag.FlagSet) {
 func (s *settings) anchorFlag(fs *flag.FlagSet) {
 	setting(s, fs, "anchor", "conntrack `HELPER` against flow offload: auto, ftp or off (default auto)",
 		config.ParseAnchor, func(c *config.Config, a config.Anchor) { c.Anchor = a })
+}
+
+func (s *settings) fastPathFlag(fs *flag.FlagSet) {
+	setting(s, fs, "fast-path", "`SWITCH` the fast path for packets of calls: on or off (default off)",
+		config.ParseFastPath, func(c *config.Config, f config.FastPath) { c.FastPath = f })
 }
 
 func (s *settings) socketFlag(fs *flag.FlagSet) {

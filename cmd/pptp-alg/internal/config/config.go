@@ -25,6 +25,7 @@ type Config struct {
 	LogFormat LogFormat
 	LogLevel  slog.Level
 	CallIDs   CallIDs
+	FastPath  FastPath
 	Limits    Limits
 
 	// SegmentsPerClient is how many segments of control connections a client may
@@ -55,6 +56,14 @@ const (
 	AnchorAuto Anchor = "auto" // one that does nothing, or what comes next to it
 	AnchorFTP  Anchor = "ftp"  // the kernel's FTP helper
 	AnchorOff  Anchor = "off"
+)
+
+// FastPath says whether programs at the devices carry packets of calls in the place of conntrack.
+type FastPath string
+
+const (
+	FastPathOff FastPath = "off"
+	FastPathOn  FastPath = "on"
 )
 
 // LogFormat is the form of log lines.
@@ -99,6 +108,7 @@ func Default() Config {
 		LogFormat: LogText,
 		LogLevel:  slog.LevelInfo,
 		CallIDs:   CallIDs{First: 1, Last: 65535},
+		FastPath:  FastPathOff,
 		Limits:    limitsFor(machineMemory()),
 		// A call takes some six. It is far beyond what any client does for long,
 		// and a part of what a small router can read.

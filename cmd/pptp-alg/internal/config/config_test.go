@@ -41,6 +41,7 @@ ports = [1723, 1724]
 socket = "/tmp/x.sock"
 guard = "all"
 anchor = "off"
+fast_path = "on"
 log_format = "json"
 log_level = "debug"
 call_id_range = "100 - 200"
@@ -64,6 +65,7 @@ socket = "/tmp/x.sock"
 state = ""
 guard = "all"
 anchor = "off"
+fast_path = "on"
 log_format = "json"
 log_level = "debug"
 call_id_range = "100 - 200"
@@ -94,7 +96,7 @@ listen = "127.0.0.1:18"
 		t.Fatal(err)
 	}
 	want := Config{
-		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll, Anchor: AnchorOff,
+		Queue: 7, Ports: []uint16{1723, 1724}, Socket: "/tmp/x.sock", Guard: GuardAll, Anchor: AnchorOff, FastPath: FastPathOn,
 		LogFormat: LogJSON, LogLevel: slog.LevelDebug, CallIDs: CallIDs{100, 200},
 		Limits:            Limits{1, 2, 3, 4, 0},
 		SegmentsPerClient: 6,

@@ -27,6 +27,7 @@ var keys = []key{
 	{"state", func(c *Config, v any) error { return setState(&c.State, v) }},
 	{"guard", func(c *Config, v any) error { return setWord(&c.Guard, v, GuardCalls, GuardAll) }},
 	{"anchor", func(c *Config, v any) error { return setWord(&c.Anchor, v, AnchorAuto, AnchorFTP, AnchorOff) }},
+	{"fast_path", func(c *Config, v any) error { return setWord(&c.FastPath, v, FastPathOff, FastPathOn) }},
 	{"log_format", func(c *Config, v any) error { return setWord(&c.LogFormat, v, LogText, LogJSON) }},
 	{"log_level", setLogLevel},
 	{"call_id_range", setCallIDs},
@@ -76,6 +77,13 @@ func ParseAnchor(s string) (Anchor, error) {
 	var a Anchor
 	err := demand(setWord(&a, s, AnchorAuto, AnchorFTP, AnchorOff))
 	return a, err
+}
+
+// ParseFastPath reads "off" or "on".
+func ParseFastPath(s string) (FastPath, error) {
+	var f FastPath
+	err := demand(setWord(&f, s, FastPathOff, FastPathOn))
+	return f, err
 }
 
 // ParseLogFormat reads "text" or "json".

@@ -14,6 +14,7 @@ var values = map[string]func(*Config) any{
 	"socket":        func(c *Config) any { return c.Socket },
 	"guard":         func(c *Config) any { return string(c.Guard) },
 	"anchor":        func(c *Config) any { return string(c.Anchor) },
+	"fast_path":     func(c *Config) any { return string(c.FastPath) },
 	"log_format":    func(c *Config) any { return string(c.LogFormat) },
 	"log_level":     func(c *Config) any { return levelName(c.LogLevel) },
 	"call_id_range": func(c *Config) any { return fmt.Sprintf("%d-%d", c.CallIDs.First, c.CallIDs.Last) },

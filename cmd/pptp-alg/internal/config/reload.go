@@ -4,7 +4,7 @@ import "strings"
 
 // atStart are the keys, and the tables with a dot, that a running daemon does not change: what they
 // name was opened before it gave its privileges up, or is known to others by this name.
-var atStart = []string{"queue", "ports", "socket", "state", "log_format", "call_log.", "capture.", "metrics."}
+var atStart = []string{"queue", "ports", "socket", "state", "fast_path", "log_format", "call_log.", "capture.", "metrics."}
 
 func atStartOnly(name string) bool {
 	for _, s := range atStart {
@@ -29,7 +29,7 @@ func (c *Config) TakeOver(old Config) (changed, later []string) {
 			changed = append(changed, k.name)
 		}
 	}
-	c.Queue, c.Socket, c.State, c.LogFormat = old.Queue, old.Socket, old.State, old.LogFormat
+	c.Queue, c.Socket, c.State, c.FastPath, c.LogFormat = old.Queue, old.Socket, old.State, old.FastPath, old.LogFormat
 	c.Ports = old.Clone().Ports
 	c.CallLog, c.Capture, c.Metrics = old.CallLog, old.Capture, old.Metrics
 	return changed, later

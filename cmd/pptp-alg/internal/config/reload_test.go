@@ -9,7 +9,7 @@ import (
 // lists of what stays, of names and of fields, agree.
 func TestTakeOver(t *testing.T) {
 	other := map[string]string{
-		"queue": "9", "ports": "[9]", "socket": "'/x.sock'", "state": "'/x.state'", "guard": "'all'", "anchor": "'off'",
+		"queue": "9", "ports": "[9]", "socket": "'/x.sock'", "state": "'/x.state'", "guard": "'all'", "anchor": "'off'", "fast_path": "'on'",
 		"log_format": "'json'", "log_level": "'debug'", "call_id_range": "'2-9'", "call_log.to": "'journal'",
 		"call_log.server_address": "false", "capture.directory": "'/x'", "metrics.listen": "'127.0.0.1:9'",
 	}

@@ -68,8 +68,10 @@ func (d *daemon) addressesChanged(now time.Time, err error) {
 	k := &d.keeper
 	if err != nil {
 		d.log.Error("addresses can no longer be watched: calls go on when their address is removed", "error", err)
+		d.fast.end(now, "addresses can no longer be watched")
 		return
 	}
+	d.fast.halt(now, "addresses have changed")
 	local, err := k.addresses.Local()
 	if err != nil {
 		d.limited("cannot list the addresses of this router", "error", err)

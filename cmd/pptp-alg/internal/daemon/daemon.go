@@ -55,6 +55,8 @@ type daemon struct {
 	evidence *evidence.Keeper // nil: nobody asked for it
 	journal  *journal
 	dropped  map[*alg.Connection]farewell // on request; see drop.go
+	fast     *fastPath                    // nil: off, or this kernel cannot
+	cannot   string                       // why there is no fast path, where it is wanted
 
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
@@ -238,7 +240,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 		return closers, err
 	}
 	d.journal.begin(time.Now())
-	return closers, nil
+	return closers, d.openFastPath(undo)
 }
 
 // alone returns an error when another daemon lives in this network namespace,

@@ -107,8 +107,10 @@ func (k *keeper) watch(ctx context.Context) {
 func (d *daemon) tablesChanged(now time.Time, c change) {
 	if c.err != nil {
 		d.log.Error("nftables can no longer be watched: if the table of this daemon is removed, that is noticed with the next call", "error", c.err)
+		d.fast.end(now, "nftables can no longer be watched")
 		return
 	}
+	d.fast.halt(now, "nftables was changed by "+c.String())
 	d.keeper.last = c.Change
 	d.checkTable(now)
 	d.reviewAnchor(now)

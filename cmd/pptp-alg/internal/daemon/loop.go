@@ -21,6 +21,7 @@ const expireAtOnce = 16
 func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	go d.watch(ctx)
 	d.keeper.watch(ctx)
+	d.fast.watch(ctx)
 	packets := d.shared(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -54,6 +55,10 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.tablesChanged(time.Now(), c)
 		case err := <-d.keeper.moves:
 			d.addressesChanged(time.Now(), err)
+		case s := <-d.fast.sights():
+			d.fast.saw(s)
+		case <-d.fast.changes():
+			d.fast.halt(time.Now(), "routes or devices have changed")
 		case <-pulse:
 			d.alive()
 		case f := <-d.requests:

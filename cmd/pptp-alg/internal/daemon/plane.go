@@ -32,6 +32,8 @@ type plane struct {
 	limited func(message string, args ...any)
 	// journal is told of every mapping that the kernel has.
 	journal *journal
+	// fast is told of every mapping whose GRE flows; nil: it is off.
+	fast *fastPath
 
 	// restore puts the table back when it turns out to be gone.
 	restore func() error
@@ -102,8 +104,10 @@ func (p *plane) Open(m *nat.Mapping) error {
 			p.errors++
 			p.log.Warn("cannot delete the conntrack entry of a call that is not to be", "entry", entry.String(), "error", e)
 		}
+		return err
 	}
-	return err
+	p.fast.open(m)
+	return nil
 }
 
 // create makes an entry, and clears away what is in its way and can't belong
@@ -160,6 +164,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 // Close implements nat.DataPlane. The guard stays until Free.
 func (p *plane) Close(m *nat.Mapping) {
 	p.journal.mappingChanged(m)
+	p.fast.closed(m)
 	m.Past = p.traffic(m)
 	e := entryOf(m)
 	if err := p.ct.Delete(e); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
@@ -195,11 +200,13 @@ func plus(a, b nat.Traffic) nat.Traffic {
 // Lost brings back an entry that somebody else removed.
 func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
 	p.journal.mappingChanged(m)
+	p.fast.closed(m)
 	e := entryOf(m)
 	m.Past = sum(m.Past, last)
 	if p.away(m.Path) {
 		return nil
 	}
+	p.fast.open(m)
 	if err := p.create(e); err != nil {
 		p.errors++
 		p.limited("cannot bring back a conntrack entry that was removed, will try again", "entry", e.String(), "error", err)

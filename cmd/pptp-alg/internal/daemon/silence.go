@@ -52,7 +52,7 @@ func (d *daemon) counted(m *nat.Mapping) (packets, bytes *uint64) {
 	case !stored.Accounted:
 		return nil, nil
 	}
-	t := sum(m.Past, stored.Counters)
+	t := sum(sum(m.Past, stored.Counters), d.fast.traffic(m))
 	return status.Known(t.Packets), status.Known(t.Bytes)
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/fastpath"
 	"pptp-alg/cmd/pptp-alg/internal/status"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
@@ -26,6 +27,8 @@ type snapshot struct {
 	status  status.Status // complete but for its calls
 	calls   []nat.Call
 	ends    [][2]nat.Mapping // of the calls; those that there are
+	paths   []*status.FastPath
+	fast    *fastpath.Path // nil: off
 	taken   time.Time
 	silence time.Duration
 }
@@ -35,6 +38,10 @@ func (d *daemon) snapshot() (snapshot, error) {
 	s := d.snapshotCalls()
 	s.status.Version, s.status.Started, s.status.Counters = d.version, wall(time.Now(), d.started), d.count()
 	s.status.Anchor = d.anchor.String()
+	s.status.FastPath = d.cannot
+	if d.fast != nil {
+		s.fast, s.status.FastPath = d.fast.path, "on"
+	}
 	return s, nil
 }
 
@@ -53,6 +60,9 @@ func (d *daemon) snapshotCalls() snapshot {
 			}
 		}
 		s.calls, s.ends = append(s.calls, *c), append(s.ends, ends)
+		if d.fast != nil {
+			s.paths = append(s.paths, d.fast.describe(c))
+		}
 	})
 	for _, c := range d.table.Ended() {
 		if r := d.record(c); r.ended != nil {
@@ -80,6 +90,9 @@ func (s *snapshot) describe(flows map[conntrack.GRE]conntrack.Stored) status.Sta
 			}
 		}
 		s.status.Calls[i] = describeCall(s.taken, c, count, s.silence)
+		if s.paths != nil {
+			s.status.Calls[i].FastPath = s.paths[i]
+		}
 	}
 	s.status.Sort()
 	return s.status
@@ -100,6 +113,20 @@ func (d *daemon) status(ctx context.Context) (status.Status, error) {
 	flows := make(map[conntrack.GRE]conntrack.Stored, len(stored))
 	for _, e := range stored {
 		flows[e.Arrives] = e
+	}
+	if s.fast != nil {
+		carried, err := s.fast.All()
+		if err != nil {
+			return status.Status{}, err
+		}
+		for t, n := range carried {
+			g := conntrack.GRE{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
+			if e, ok := flows[g]; ok {
+				e.Counters.Packets += n.Packets
+				e.Counters.Bytes += n.Bytes
+				flows[g] = e
+			}
+		}
 	}
 	return s.describe(flows), nil
 }

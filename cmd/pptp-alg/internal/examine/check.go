@@ -51,13 +51,16 @@ type Config struct {
 	// Running says whether a daemon answers, and if not, why.
 	Running    bool
 	NotRunning string
+	// FastPath says whether it is wanted, and TryFastPath why this kernel cannot have it.
+	FastPath    bool
+	TryFastPath func() error
 }
 
 // Run looks at everything, in the calling thread's network namespace.
 func Run(c Config) Report {
 	var r Report
 	for _, look := range []func(Config) []Finding{
-		capabilities, kernel, helpers, accounting, forwarding, tables, firewall, xtables, listeners, otherALG, running,
+		capabilities, kernel, helpers, accounting, forwarding, tables, firewall, xtables, listeners, otherALG, fastPath, running,
 	} {
 		r.Findings = append(r.Findings, look(c)...)
 	}

@@ -22,15 +22,19 @@ var ErrCgo = errors.New("privileges cannot be dropped in a program built with cg
 // answers EINVAL from the first one on that it does not know.
 const maxCapability = 63
 
-// Drop leaves every thread of the process with no capability but CAP_NET_ADMIN,
-// which is not inheritable, and sets no_new_privs (prctl(2)): nothing that the
+// Drop leaves every thread of the process with no capability but CAP_NET_ADMIN and
+// those of also that it has, which are not inheritable, and sets no_new_privs (prctl(2)): nothing that the
 // process could ever execute has more. User and group stay. Then it looks
 // whether that is so, in /proc.
 //
 // What the threads lack already stays away. A process without CAP_SETPCAP
 // cannot take anything out of its bounding set; with no_new_privs that set
 // gives nothing either.
-func Drop() error {
+func Drop(also ...uintptr) error {
+	keep, err := kept(also)
+	if err != nil {
+		return err
+	}
 	if err := allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
@@ -39,7 +43,7 @@ func Drop() error {
 		return fmt.Errorf("clear ambient capabilities: %w", err)
 	}
 	for c := uintptr(0); c <= maxCapability; c++ {
-		if c == unix.CAP_NET_ADMIN {
+		if keep&(1<<c) != 0 {
 			continue
 		}
 		err := allThreads(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c)
@@ -51,13 +55,28 @@ func Drop() error {
 		}
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	const bit = 1 << unix.CAP_NET_ADMIN // in the first of two words
-	data := [2]unix.CapUserData{{Effective: bit, Permitted: bit}}
+	low, high := uint32(keep), uint32(keep>>32)
+	data := [2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if errno != 0 {
 		return fmt.Errorf("set capabilities: %w", errno)
 	}
-	return Verify(os.Getpid())
+	return verify(os.Getpid(), keep)
+}
+
+// kept is CAP_NET_ADMIN and those of others that this process has, one bit each.
+func kept(also []uintptr) (uint64, error) {
+	keep := uint64(1) << unix.CAP_NET_ADMIN
+	for _, c := range also {
+		has, err := Effective(int(c))
+		if err != nil {
+			return 0, err
+		}
+		if has {
+			keep |= 1 << c
+		}
+	}
+	return keep, nil
 }
 
 // allThreads has every thread make a system call.
@@ -75,7 +94,9 @@ func allThreads(call, a, b uintptr) error {
 // Verify returns an error unless all threads of a process are as Drop leaves
 // them, as far as /proc/PID/task/TID/status tells. What is left in the bounding
 // set does not count where a process could not drop it.
-func Verify(pid int) error {
+func Verify(pid int) error { return verify(pid, 1<<unix.CAP_NET_ADMIN) }
+
+func verify(pid int, keep uint64) error {
 	files, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/[0-9]*/status"))
 	if err == nil && len(files) == 0 {
 		err = errors.New("there is no /proc to read them in")
@@ -91,7 +112,7 @@ func Verify(pid int) error {
 		if err != nil {
 			return fmt.Errorf("verify dropped privileges: %w", err)
 		}
-		if err := verifyThread(b); err != nil {
+		if err := verifyThread(b, keep); err != nil {
 			return fmt.Errorf("privileges were not dropped: thread %s: %w", filepath.Base(filepath.Dir(f)), err)
 		}
 	}
@@ -99,10 +120,10 @@ func Verify(pid int) error {
 }
 
 // verifyThread judges one thread's status.
-func verifyThread(status []byte) error {
+func verifyThread(status []byte, keep uint64) error {
 	want := map[string]uint64{
 		"CapInh": 0, "CapAmb": 0, "NoNewPrivs": 1,
-		"CapPrm": 1 << unix.CAP_NET_ADMIN, "CapEff": 1 << unix.CAP_NET_ADMIN,
+		"CapPrm": keep, "CapEff": keep,
 	}
 	for line := range bytes.Lines(status) {
 		name, value, _ := strings.Cut(string(line), ":")

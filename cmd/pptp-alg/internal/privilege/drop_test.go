@@ -140,7 +140,7 @@ func TestVerify(t *testing.T) {
 		strings.Replace(good, "NoNewPrivs:\t1\n", "", 1):               "does not say NoNewPrivs",
 		strings.Replace(good, "CapEff:\t1000", "CapEff:\tnonsense", 1): "CapEff is nonsense",
 	} {
-		err := verifyThread([]byte(text))
+		err := verifyThread([]byte(text), 1<<unix.CAP_NET_ADMIN)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}

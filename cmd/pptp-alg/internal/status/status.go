@@ -10,9 +10,11 @@ import (
 
 // Status is the whole document.
 type Status struct {
-	Version     string            `json:"version"`
-	Started     time.Time         `json:"started"` // the daemon, not the calls: they outlive it
-	Anchor      string            `json:"anchor"`  // the conntrack helper that control connections get; "none"
+	Version string    `json:"version"`
+	Started time.Time `json:"started"` // the daemon, not the calls: they outlive it
+	Anchor  string    `json:"anchor"`  // the conntrack helper that control connections get; "none"
+	// FastPath is "on", or why there is none though it is wanted; absent where it is not.
+	FastPath    string            `json:"fast_path,omitempty"`
 	Calls       []Call            `json:"calls"`
 	Connections []Connection      `json:"connections"`
 	Ended       []Call            `json:"ended"` // the last ended calls, latest first
@@ -42,12 +44,22 @@ type Call struct {
 	// Warning says what is wrong with a call that is up, in words.
 	Warning string `json:"warning,omitempty"`
 
+	// FastPath says which packets of the call need not take the ordinary path; absent where the fast path is off.
+	FastPath *FastPath `json:"fast_path,omitempty"`
+
 	// Of an ended call. Reason is what the protocol said or did, Diagnosis what the
 	// GRE that was seen, or was not, says about it.
 	Ended     time.Time `json:"ended,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
 	Diagnosis string    `json:"diagnosis,omitempty"`
 	Refused   bool      `json:"refused,omitempty"` // by this router
+}
+
+// FastPath says in which directions a call's packets are carried at the devices, and why in the others they are not.
+type FastPath struct {
+	ToServer bool   `json:"to_server"`
+	ToClient bool   `json:"to_client"`
+	Reason   string `json:"reason,omitempty"`
 }
 
 // Endpoint is one side of a call: what it is and uses itself, and what the other

@@ -1,0 +1,508 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pptp-alg/cmd/pptp-alg/internal/config"
+	"pptp-alg/cmd/pptp-alg/internal/fastpath"
+	"pptp-alg/cmd/pptp-alg/internal/status"
+	"pptp-alg/cmd/pptp-alg/internal/ways"
+	"pptp-alg/conntrack"
+	"pptp-alg/nat"
+)
+
+// fastPath decides which calls' GRE the programs at the devices may carry. Nil: it is off, and nothing of it is there.
+//
+// A mapping is carried when GRE of its call has left the router by the ordinary path in both directions, so that the
+// firewall lets it through, and when the kernel's route is the one that was taken. Whatever may change one or the
+// other, in nftables, routes, devices, neighbours or addresses, closes all of it at once; after a pause a generation
+// begins in which every call has to be seen again.
+type fastPath struct {
+	daemon *daemon
+	path   *fastpath.Path
+	ways   *ways.Ways
+	seen   chan []fastpath.Sight
+
+	lanes   map[*nat.Mapping]*lane
+	leaving map[fastpath.Tuple]*lane // of those that are awaited
+
+	generation uint32 // 0: closed
+	last       uint32 // generation that was begun
+	awaited    int    // lanes that are awaited and were not seen in this generation
+	watching   bool
+	links      map[int]ways.Link // that can be used in this generation
+	around     string            // why calls would pass by something that is at the devices; empty: nothing is there
+
+	opened time.Time     // when the generation began
+	pause  time.Duration // after which the next one does
+	due    time.Time     // when it does
+	again  nat.Deadline
+	rest   nat.Deadline // when watching ends
+	over   string       // why there will be none
+
+	counters fastCounters
+}
+
+// fastCounters count what the fast path did.
+type fastCounters struct {
+	entered uint64 // calls of which a direction came to be carried
+	halts   uint64 // times that everything was closed
+	errors  uint64 // requests that the kernel refused
+}
+
+// lane is what the fast path knows of a mapping that is open.
+type lane struct {
+	arrives, leaves fastpath.Tuple
+	awaited         bool
+	sight           fastpath.Sight // of its generation
+	carried         uint32         // the generation in which it is carried
+	why             string         // it is not, when it was seen
+}
+
+const (
+	firstHalt = 100 * time.Millisecond // pause after a change, doubled when the next one comes soon
+	lastHalt  = 30 * time.Second       // at most this
+	haltPeace = time.Minute            // without a change, it is the first again
+	watchRest = time.Second            // for how long the watch at the egress stays when nothing is awaited
+
+	sightsAtOnce = 64
+)
+
+// fastEntries is how many tuples the maps have room for, for so many calls at most: two each. Memory is taken for those
+// that are there and, by each of two maps, 16 bytes for all.
+func fastEntries(calls int) int {
+	const least, most = 1 << 10, 1 << 18
+	if calls == 0 { // no limit
+		return most
+	}
+	return min(max(2*calls, least), most)
+}
+
+// errNoFastPath is for programs without it.
+var errNoFastPath = errors.New("fast_path is \"on\", but this program was built without it (build tag nofastpath): set it to \"off\" or use another build")
+
+// openFastPath loads the programs, where they are wanted. A kernel that cannot is no reason not to start.
+func (d *daemon) openFastPath(undo func(func() error)) error {
+	if d.config.FastPath != config.FastPathOn {
+		return nil
+	}
+	if !fastpath.Built {
+		return errNoFastPath
+	}
+	path, err := fastpath.Open(fastpath.Options{Entries: fastEntries(d.config.Limits.Calls)})
+	if err != nil {
+		d.cannot = err.Error()
+		d.log.Warn("calls take the ordinary path: this kernel cannot do otherwise", "error", err)
+		return nil
+	}
+	w, err := ways.Open()
+	if err != nil {
+		return errors.Join(err, path.Close())
+	}
+	f := &fastPath{
+		daemon: d, path: path, ways: w, seen: make(chan []fastpath.Sight),
+		lanes: map[*nat.Mapping]*lane{}, leaving: map[fastpath.Tuple]*lane{},
+	}
+	undo(f.close)
+	if err := f.sweep(); err != nil {
+		return err
+	}
+	d.fast, d.plane.fast = f, f
+	d.table.Mappings(func(m *nat.Mapping) {
+		if m.Open() {
+			f.open(m)
+		}
+	})
+	f.begin(time.Now())
+	return nil
+}
+
+// sweep takes away what a daemon left at devices that was killed. The devices of links.usable are not enough: it may
+// have been another one then.
+func (f *fastPath) sweep() error {
+	links, err := f.ways.Links()
+	if err != nil {
+		return err
+	}
+	var all []int
+	for _, l := range links {
+		all = append(all, l.Index)
+	}
+	n, err := fastpath.Sweep(all)
+	if n > 0 {
+		f.daemon.log.Info("took away what the last daemon had left at devices", "filters", n)
+	}
+	return err
+}
+
+// close gives every call back to the ordinary path, and what was carried to its counters.
+func (f *fastPath) close() error {
+	err := f.path.Halt()
+	for m := range f.lanes {
+		f.closed(m)
+		f.daemon.journal.mappingChanged(m)
+	}
+	f.daemon.fast, f.daemon.plane.fast = nil, nil
+	return errors.Join(err, f.path.Close(), f.ways.Close())
+}
+
+// watch hands over what the programs see, until they are closed.
+func (f *fastPath) watch(ctx context.Context) {
+	if f == nil {
+		return
+	}
+	go func() {
+		for {
+			all, err := f.path.Sights()
+			if err != nil {
+				return
+			}
+			for some := range slices.Chunk(all, sightsAtOnce) {
+				select {
+				case f.seen <- some:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+}
+
+// privileges are the capabilities that the fast path needs beyond CAP_NET_ADMIN: none on any recent kernel.
+func (f *fastPath) privileges() []uintptr {
+	if f == nil || !f.path.NeedsBPF() {
+		return nil
+	}
+	return []uintptr{unix.CAP_BPF}
+}
+
+// sights is what the programs see.
+func (f *fastPath) sights() <-chan []fastpath.Sight {
+	if f == nil {
+		return nil
+	}
+	return f.seen
+}
+
+// changes is news of routes and devices.
+func (f *fastPath) changes() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.ways.Changes()
+}
+
+func tupleOf(t nat.Tuple) fastpath.Tuple {
+	return fastpath.Tuple{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
+}
+
+// open takes up a mapping whose GRE flows by the ordinary path.
+func (f *fastPath) open(m *nat.Mapping) {
+	if f == nil {
+		return
+	}
+	f.closed(m)
+	l := &lane{arrives: tupleOf(m.Arrives()), leaves: tupleOf(m.Leaves())}
+	f.lanes[m] = l
+	switch {
+	case m.Path.Zone.ID != 0:
+		// Programs know tuples only, and every zone may have the same ones.
+		l.why = fmt.Sprintf("its control connection is in conntrack zone %d", m.Path.Zone.ID)
+		return
+	case f.leaving[l.leaves] != nil:
+		l.why = "another call leaves with the same addresses and Call ID"
+		return
+	}
+	if err := f.path.Await(l.leaves); err != nil {
+		f.failed(err)
+		l.why = err.Error()
+		return
+	}
+	l.awaited, f.leaving[l.leaves] = true, l
+	f.awaited++
+	f.look()
+}
+
+// closed forgets a mapping before its conntrack entry goes. What was carried of it is past.
+func (f *fastPath) closed(m *nat.Mapping) {
+	if f == nil || f.lanes[m] == nil {
+		return
+	}
+	l := f.lanes[m]
+	delete(f.lanes, m)
+	if l.carried != 0 {
+		t, err := f.path.Take(l.arrives)
+		f.failed(err)
+		m.Past.Packets += t.Packets
+		m.Past.Bytes += t.Bytes
+	}
+	if !l.awaited {
+		return
+	}
+	delete(f.leaving, l.leaves)
+	f.failed(f.path.Forget(l.leaves))
+	if !f.hasSeen(l) {
+		f.awaited--
+		f.look()
+	}
+}
+
+func (f *fastPath) hasSeen(l *lane) bool {
+	return f.generation != 0 && l.sight.Generation == f.generation
+}
+
+// carries reports whether the packets of a mapping need not take the ordinary path now.
+func (f *fastPath) carries(l *lane) bool {
+	return l != nil && f.generation != 0 && l.carried == f.generation
+}
+
+// failed notes what the kernel refused.
+func (f *fastPath) failed(err error) {
+	if err != nil {
+		f.counters.errors++
+		f.daemon.limited("the fast path had a request refused", "error", err)
+	}
+}
+
+// look has the egress of devices watched while something is awaited.
+func (f *fastPath) look() {
+	switch {
+	case f.generation == 0:
+	case f.awaited > 0 && !f.watching:
+		all := make([]int, 0, len(f.links))
+		for l := range f.links {
+			all = append(all, l)
+		}
+		f.watching = true
+		f.failed(f.path.Watch(all))
+	case f.awaited == 0 && f.watching:
+		f.daemon.table.Schedule(&f.rest, time.Now().Add(watchRest), func(time.Time) {
+			if f.awaited == 0 && f.watching {
+				f.watching = false
+				f.failed(f.path.Watch(nil))
+			}
+		})
+	}
+}
+
+// begin begins a generation.
+func (f *fastPath) begin(now time.Time) {
+	d := f.daemon
+	if f.over != "" {
+		return
+	}
+	links, err := f.ways.Links()
+	if err == nil {
+		f.around, err = f.passedBy()
+	}
+	if err != nil {
+		f.failed(err)
+		f.halt(now, "")
+		return
+	}
+	f.links = make(map[int]ways.Link, len(links))
+	all := make([]int, 0, len(links))
+	for _, l := range links {
+		f.links[l.Index] = l
+		all = append(all, l.Index)
+	}
+	if f.last++; f.last == 0 {
+		f.last = 1
+	}
+	f.generation, f.opened = f.last, now
+	f.awaited, f.watching = len(f.leaving), false
+	f.failed(f.path.Keep(all))
+	f.failed(f.path.Begin(f.generation))
+	f.look()
+	if !f.watching {
+		f.failed(f.path.Watch(nil))
+	}
+	d.log.Debug("fast path: a generation begins", "generation", f.generation, "awaited", f.awaited)
+}
+
+// halt closes the fast path at once. The next generation begins after a pause, in which whatever passed the firewall or was
+// routed before the change has left the router.
+func (f *fastPath) halt(now time.Time, why string) {
+	if f == nil {
+		return
+	}
+	if f.generation != 0 {
+		f.counters.halts++
+		f.failed(f.path.Halt())
+		f.generation = 0
+		if now.Sub(f.opened) > haltPeace {
+			f.pause = 0
+		}
+		f.pause = min(max(2*f.pause, firstHalt), lastHalt)
+		f.due = now.Add(f.pause)
+		f.daemon.log.Debug("fast path: closed", "because", why, "for", f.pause)
+	}
+	if soon := now.Add(firstHalt); f.due.Before(soon) {
+		f.due = soon
+	}
+	f.daemon.table.Schedule(&f.again, f.due, f.begin)
+}
+
+// end closes the fast path for good: it would not hear of changes.
+func (f *fastPath) end(now time.Time, why string) {
+	if f == nil {
+		return
+	}
+	f.halt(now, why)
+	f.over = why
+}
+
+// saw is called with what the programs saw leave.
+func (f *fastPath) saw(sights []fastpath.Sight) {
+	for _, s := range sights {
+		l := f.leaving[s.Leaves]
+		if l == nil || f.generation == 0 || s.Generation != f.generation || f.hasSeen(l) {
+			continue
+		}
+		l.sight = s
+		f.awaited--
+		if m := f.daemon.table.Find(nat.Tuple(l.arrives), 0); m != nil && f.lanes[m] == l && m.Call() != nil {
+			f.enter(m.Call())
+		}
+	}
+	f.look()
+}
+
+// enter has a call carried, as far as that can be, once both of its directions were seen.
+func (f *fastPath) enter(c *nat.Call) {
+	var lanes [2]*lane
+	for side, m := range c.Ends {
+		if m != nil {
+			lanes[side] = f.lanes[m]
+		}
+		if lanes[side] == nil || !f.hasSeen(lanes[side]) {
+			return
+		}
+	}
+	if !c.Live() {
+		return
+	}
+	for _, l := range lanes {
+		l.why = f.carry(l)
+	}
+	if f.carries(lanes[nat.Client]) || f.carries(lanes[nat.Server]) {
+		f.counters.entered++
+	}
+}
+
+// carry has a direction carried, or says why it can't be.
+func (f *fastPath) carry(l *lane) (why string) {
+	in, known := f.links[l.sight.Arrived]
+	switch {
+	case f.around != "":
+		return f.around
+	case !known:
+		return "it arrives by a device that is not up, or of another kind than Ethernet, PPP and tun"
+	case l.sight.Arrived == l.sight.Link:
+		return "it leaves by the device by which it arrives, " + in.Name
+	}
+	way, err := f.ways.Find(ways.Question{Src: l.arrives.Src, Dst: l.leaves.Dst, Mark: l.sight.Mark, Link: l.sight.Arrived})
+	if unsafe := (*ways.Unsafe)(nil); errors.As(err, &unsafe) {
+		return unsafe.Reason
+	}
+	if err != nil {
+		f.failed(err)
+		return err.Error()
+	}
+	if way.Link != l.sight.Link {
+		return fmt.Sprintf("it leaves by %s, while its route is by %s", f.links[l.sight.Link].Name, way.Name)
+	}
+	err = f.path.Put(l.arrives, fastpath.Call{
+		Generation: f.generation, Arrives: l.sight.Arrived, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
+		Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
+	})
+	if err == nil {
+		l.carried = f.generation
+		err = f.path.Carry(l.sight.Arrived, !in.Ethernet)
+	}
+	if err != nil {
+		f.failed(err)
+		return err.Error()
+	}
+	return ""
+}
+
+// passedBy says what is at devices' ingress, or in tables that the kernel tells nothing of, that packets would pass by unnoticed.
+func (f *fastPath) passedBy() (string, error) {
+	chains, err := f.daemon.plane.rules.IngressChains()
+	if err != nil {
+		return "", err
+	}
+	if len(chains) > 0 {
+		return "nftables has a chain at the ingress of devices, which it would pass by: " + chains[0], nil
+	}
+	// Of changes in the tables of iptables-legacy the kernel tells nobody. That of NAT does not matter: conntrack has
+	// an entry already.
+	b, err := os.ReadFile("/proc/net/ip_tables_names")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	for table := range strings.FieldsSeq(string(b)) {
+		if table != "nat" {
+			return fmt.Sprintf("the firewall has a table of iptables-legacy (%s), and nobody is told when it changes", table), nil
+		}
+	}
+	return "", nil
+}
+
+// traffic is what was carried of a mapping since it was taken up.
+func (f *fastPath) traffic(m *nat.Mapping) conntrack.Counters {
+	if f == nil || f.lanes[m] == nil || f.lanes[m].carried == 0 {
+		return conntrack.Counters{}
+	}
+	return conntrack.Counters(f.path.Traffic(f.lanes[m].arrives))
+}
+
+// describe says for the status which path a call takes.
+func (f *fastPath) describe(c *nat.Call) *status.FastPath {
+	if f == nil {
+		return nil
+	}
+	s := &status.FastPath{}
+	var why []string
+	for side, m := range c.Ends {
+		carried := false
+		if m != nil {
+			l := f.lanes[m]
+			if carried = f.carries(l); !carried {
+				why = append(why, f.why(l))
+			}
+		}
+		if nat.Side(side) == nat.Client {
+			s.ToClient = carried
+		} else {
+			s.ToServer = carried
+		}
+	}
+	s.Reason = strings.Join(slices.Compact(why), "; ")
+	return s
+}
+
+func (f *fastPath) why(l *lane) string {
+	switch {
+	case l == nil:
+		return "it is over"
+	case !l.awaited:
+		return l.why
+	case f.over != "":
+		return f.over
+	case f.generation == 0:
+		return "the firewall, routes or devices have just changed"
+	case !f.hasSeen(l) || l.why == "":
+		return "no GRE of it has passed both ways yet"
+	}
+	return l.why
+}

@@ -1,0 +1,237 @@
+// The fast path: programs at a device's ingress that carry a call's GRE packets in the place of conntrack, and one at
+// the egress that sees which calls conntrack has carried. docs/fast-path.md has the whole picture.
+//
+// Whatever is not exactly a packet of a known call goes on to the kernel's ordinary path, untouched.
+//
+// `make bpf` compiles it, for both byte orders.
+
+// SPDX-License-Identifier: MIT
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+// What is in network byte order is compared with constants in it: nothing is turned around per packet but lengths.
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NET16(x) ((__u16)((((x) & 0xff) << 8) | (((x) >> 8) & 0xff)))
+#else
+#define NET16(x) ((__u16)(x))
+#endif
+
+static void *(*lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*redirect)(__u32 link, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long (*redirect_neigh)(__u32 link, const struct bpf_redir_neigh *hop, int size, __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+static long (*pull_data)(struct __sk_buff *skb, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
+static long (*change_tail)(struct __sk_buff *skb, __u32 length, __u64 flags) = (void *)BPF_FUNC_skb_change_tail;
+static long (*change_head)(struct __sk_buff *skb, __u32 length, __u64 flags) = (void *)BPF_FUNC_skb_change_head;
+static long (*csum_update)(struct __sk_buff *skb, __u32 difference) = (void *)BPF_FUNC_csum_update;
+static long (*load_relative)(const void *skb, __u32 offset, void *to, __u32 length, __u32 start) = (void *)BPF_FUNC_skb_load_bytes_relative;
+static long (*ringbuf_output)(void *ringbuf, const void *data, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_output;
+static long (*tail_call)(void *ctx, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
+
+// The maps are made by the loader (maps.go), which puts them where these names are used.
+extern char calls, watched, state, sights, programs;
+
+// tuple is the key of calls and of watched, in network byte order. Addresses are in halves, since the headers of
+// packets without an Ethernet header are aligned to two bytes only.
+struct tuple {
+	__u16 src[2], dst[2];
+	__u16 call_id;
+	__u16 zero;
+};
+
+// call is how the packets of a tuple leave. Addresses and Call ID are in network byte order.
+struct call {
+	__u32 generation;	// works while state has the same one
+	__u32 arrives;		// at this link; packets of others are passed on
+	__u32 link;		// by which they leave
+	__u32 mtu;		// bytes with the IP header
+	__u32 mark;		// that packets have on the ordinary path
+	__u32 flags;
+	__u16 src[2], dst[2];
+	__u16 call_id;
+	__u16 zero;
+	struct bpf_redir_neigh hop;
+	__u64 packets, bytes;	// bytes with the IP header, as conntrack counts
+};
+
+#define LEAVES_BARE 1 // without an Ethernet header, as from PPP
+
+// sight tells that a packet left the router which conntrack has carried. Addresses and Call ID as it left.
+struct sight {
+	struct tuple leaves;
+	__u32 generation;
+	__u32 arrived;
+	__u32 link;
+	__u32 mark;
+};
+
+// Words of 16 bits in the headers.
+enum { VERSION, LENGTH, ID, FRAGMENT, TTL, CHECK, SRC, DST = SRC + 2, GRE = DST + 2, PROTOCOL, PAYLOAD, CALL_ID, WORDS };
+#define HEADERS (WORDS * 2)
+
+#define ANY_FRAGMENT NET16(0x3fff)	// more fragments, offset
+#define GRE_IN_IP NET16(47)
+#define PLAIN_HEADER NET16(0x4500)	// IPv4, without options
+#define ENHANCED NET16(0x2001)		// RFC 2637, section 4.1: a key, version 1
+#define ENHANCED_MASK NET16(0xef7f)	// sequence and acknowledgment numbers may be there or not
+#define PPP_IN_GRE NET16(0x880b)
+
+INLINE __u32 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+INLINE __u16 not16(__u16 x) { return ~x; }
+
+// generation returns the current one; 0: the fast path is closed.
+INLINE __u32 generation(void)
+{
+	__u32 zero = 0, *now = lookup(&state, &zero);
+	return now ? *now : 0;
+}
+
+// enhanced reports whether this is an unfragmented enhanced GRE packet without IP options.
+INLINE int enhanced(const __u16 *w)
+{
+	return (w[VERSION] & NET16(0xff00)) == PLAIN_HEADER && (w[TTL] & NET16(0xff)) == GRE_IN_IP && !(w[FRAGMENT] & ANY_FRAGMENT) &&
+	       (w[GRE] & ENHANCED_MASK) == ENHANCED && w[PROTOCOL] == PPP_IN_GRE;
+}
+
+INLINE void arrives_as(struct tuple *t, const __u16 *w)
+{
+	t->src[0] = w[SRC];
+	t->src[1] = w[SRC + 1];
+	t->dst[0] = w[DST];
+	t->dst[1] = w[DST + 1];
+	t->call_id = w[CALL_ID];
+	t->zero = 0;
+}
+
+// by_tos is the priority that the kernel gives a packet that it forwards.
+INLINE __u32 by_tos(__u16 version_tos)
+{
+	switch (version_tos & NET16(0x18)) {
+	case NET16(0x08):
+		return 2; // TC_PRIO_BULK
+	case NET16(0x10):
+		return 6; // TC_PRIO_INTERACTIVE
+	case NET16(0x18):
+		return 4; // TC_PRIO_INTERACTIVE_BULK
+	}
+	return 0; // TC_PRIO_BESTEFFORT
+}
+
+// carry does with a packet what conntrack, NAT and forwarding would do. The IP header begins after link bytes.
+INLINE int carry(struct __sk_buff *skb, const __u32 link)
+{
+	if (skb->protocol != NET16(ETH_P_IP) || skb->pkt_type || skb->vlan_present || skb->gso_size)
+		return TC_ACT_UNSPEC;
+	void *data = (void *)(long)skb->data;
+	if (data + link + HEADERS > (void *)(long)skb->data_end) {
+		if (skb->len < link + HEADERS || pull_data(skb, link + HEADERS))
+			return TC_ACT_UNSPEC;
+		data = (void *)(long)skb->data;
+		if (data + link + HEADERS > (void *)(long)skb->data_end)
+			return TC_ACT_UNSPEC;
+	}
+	__u16 *w = data + link;
+	if (!enhanced(w) || !(w[TTL] & NET16(0xfe00)))
+		return TC_ACT_UNSPEC;
+	struct tuple t;
+	arrives_as(&t, w);
+	struct call *c = lookup(&calls, &t);
+	if (!c)
+		return TC_ACT_UNSPEC;
+	__u32 now = generation();
+	if (!now || c->generation != now || c->arrives != skb->ifindex)
+		return TC_ACT_UNSPEC;
+
+	// What the kernel would drop for its length or checksum is left to it.
+	__u32 length = NET16(w[LENGTH]);
+	if (length < HEADERS || length > c->mtu || length > skb->len - link)
+		return TC_ACT_UNSPEC;
+	__u32 sum = w[VERSION] + w[LENGTH] + w[ID] + w[FRAGMENT] + w[TTL] + w[SRC] + w[SRC + 1] + w[DST] + w[DST + 1];
+	if (fold(sum + w[CHECK]) != 0xffff)
+		return TC_ACT_UNSPEC;
+
+	if (skb->len > link + length) { // small packets are padded on Ethernet
+		if (change_tail(skb, link + length, 0))
+			return TC_ACT_UNSPEC;
+		data = (void *)(long)skb->data;
+		if (data + link + HEADERS > (void *)(long)skb->data_end)
+			return TC_ACT_UNSPEC;
+		w = data + link;
+	}
+	if (c->call_id != t.call_id) // the rest sums up to what it did: the header has a checksum
+		csum_update(skb, (__u32)not16(t.call_id) + c->call_id);
+	sum += not16(t.src[0]) + not16(t.src[1]) + not16(t.dst[0]) + not16(t.dst[1]) + not16(NET16(0x100));
+	sum += c->src[0] + c->src[1] + c->dst[0] + c->dst[1];
+	w[TTL] -= NET16(0x100);
+	w[CHECK] = ~fold(sum);
+	w[SRC] = c->src[0];
+	w[SRC + 1] = c->src[1];
+	w[DST] = c->dst[0];
+	w[DST + 1] = c->dst[1];
+	w[CALL_ID] = c->call_id;
+	skb->mark = c->mark;
+	skb->priority = by_tos(w[VERSION]);
+	__sync_fetch_and_add(&c->packets, 1);
+	__sync_fetch_and_add(&c->bytes, length);
+
+	if (c->flags & LEAVES_BARE)
+		return redirect(c->link, 0);
+	if (!link && change_head(skb, ETH_HLEN, 0))
+		return TC_ACT_SHOT; // no memory
+	return redirect_neigh(c->link, &c->hop, sizeof(c->hop), 0);
+}
+
+// Ingress of devices whose packets have an Ethernet header, and of those whose packets begin with IP (PPP, tun).
+SECTION("pptp/ethernet") int ethernet(struct __sk_buff *skb) { return carry(skb, ETH_HLEN); }
+SECTION("pptp/bare") int bare(struct __sk_buff *skb) { return carry(skb, 0); }
+
+// Egress of every device by which calls' packets may leave: tells once in a generation that one did.
+SECTION("pptp/watch") int watch(struct __sk_buff *skb)
+{
+	__u16 w[WORDS];
+	if (skb->protocol != NET16(ETH_P_IP) || skb->vlan_present || !skb->ingress_ifindex)
+		return TC_ACT_UNSPEC;
+	if (load_relative(skb, 0, w, sizeof(w), BPF_HDR_START_NET) || !enhanced(w))
+		return TC_ACT_UNSPEC;
+	struct sight s = {};
+	arrives_as(&s.leaves, w);
+	__u32 *seen = lookup(&watched, &s.leaves), now = generation();
+	if (!seen || !now || *seen == now)
+		return TC_ACT_UNSPEC;
+	s.generation = now;
+	s.arrived = skb->ingress_ifindex;
+	s.link = skb->ifindex;
+	s.mark = skb->mark;
+	if (!ringbuf_output(&sights, &s, sizeof(s), 0)) // full: the next packet tells it
+		*seen = now;
+	return TC_ACT_UNSPEC;
+}
+
+// Where the kernel has no links that end with the process (before 6.6), these are attached instead and call the
+// programs above. The kernel empties the array when its last descriptor is closed: without the daemon they do nothing.
+SECTION("pptp/ethernet_stub") int ethernet_stub(struct __sk_buff *skb)
+{
+	tail_call(skb, &programs, 0);
+	return TC_ACT_UNSPEC;
+}
+
+SECTION("pptp/bare_stub") int bare_stub(struct __sk_buff *skb)
+{
+	tail_call(skb, &programs, 1);
+	return TC_ACT_UNSPEC;
+}
+
+SECTION("pptp/watch_stub") int watch_stub(struct __sk_buff *skb)
+{
+	tail_call(skb, &programs, 2);
+	return TC_ACT_UNSPEC;
+}

@@ -1,0 +1,6 @@
+//go:build !nofastpath
+
+package fastpath
+
+// Built says whether the program has a fast path.
+const Built = true
