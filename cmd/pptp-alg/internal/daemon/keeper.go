@@ -30,6 +30,7 @@ type keeper struct {
 	last    rules.Change // the last change of others
 	repairs repairs
 	again   nat.Deadline
+	unseen  nat.Deadline
 
 	local map[netip.Addr]bool
 	away  map[netip.Addr]*nat.Deadline // addresses that were removed, until their calls end
@@ -163,6 +164,7 @@ func (d *daemon) repair(guard []rules.Call, damage []string) error {
 		return err
 	}
 	d.counters.tableRestored++
+	d.lookForUnseen(time.Now())
 	const some = 3
 	more := max(0, len(damage)-some)
 	d.limited("the nftables table of this daemon was changed by another program and was put back", "program", d.keeper.last.String(),

@@ -261,21 +261,9 @@ func (t *takeover) restoreConnections() error {
 	if len(t.known) == 0 {
 		return nil
 	}
-	list, err := t.plane.ct.Connections(t.ports)
+	ways, states, err := t.inKernel()
 	if err != nil {
 		return err
-	}
-	ways, states := map[alg.Flow]way{}, map[alg.Flow]conntrack.TCPState{}
-	for _, c := range list {
-		var w way
-		w.client, w.server, w.path = orient(c, t.ports)
-		// Kernels that send no conntrack entries along do not tell zones apart.
-		flow := w.flow(nat.Zone{})
-		for _, f := range [...]alg.Flow{flow, w.flow(w.path.Zone)} {
-			if old, twice := ways[f]; !twice || old.path.Zone != w.path.Zone {
-				ways[f], states[f] = w, c.State
-			}
-		}
 	}
 	flushed := t.flushed()
 	restored := t.restoreStreams()
