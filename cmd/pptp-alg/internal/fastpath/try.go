@@ -4,6 +4,7 @@ package fastpath
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func (p *Path) NeedsBPF() bool {
 			needs <- true
 			return
 		}
-		needs <- p.Halt() != nil
+		needs <- p.Forget(Tuple{Src: netip.IPv4Unspecified(), Dst: netip.IPv4Unspecified()}) != nil // nobody awaits it
 	}()
 	return <-needs
 }
