@@ -130,6 +130,7 @@ oracles: # what the tests compare with; they say so and skip where it can't be h
 	if [ -n "$$missing" ]; then echo "installing$$missing"; \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
 	  || echo "could not install$$missing: tests that compare with them will say so"; fi
+	@e2e/firewall/programs >/dev/null || echo "could not get the firewalls' programs: tests beside them will say so"
 
 promtool: # checks metrics and alert rules in the tests, which say so where it is missing; 19 MB
 	@command -v promtool >/dev/null || test -x bin/promtool || { d=$$(mktemp -d) && chmod 755 $$d && cd $$d && apt-get update -qq && \

@@ -17,27 +17,44 @@ import (
 
 // checkReport is what `check --json` promises.
 type checkReport struct {
-	Level    string `json:"level"`
-	Findings []struct {
-		Name  string `json:"name"`
-		Level string `json:"level"`
-		Text  string `json:"text"`
-		Fix   *struct {
-			Debian  string `json:"debian"`
-			OpenWrt string `json:"openwrt"`
-		} `json:"fix"`
-	} `json:"findings"`
+	Level    string    `json:"level"`
+	Findings []finding `json:"findings"`
 }
 
-// findings runs `pptp-alg check` on the router.
-func (w *world) findings(args ...string) (levels, texts map[string]string, code int) {
+type finding struct {
+	Name  string `json:"name"`
+	Level string `json:"level"`
+	Text  string `json:"text"`
+	Fix   *struct {
+		Debian  string `json:"debian"`
+		OpenWrt string `json:"openwrt"`
+	} `json:"fix"`
+}
+
+func (r checkReport) find(name string) finding {
+	for _, f := range r.Findings {
+		if f.Name == name {
+			return f
+		}
+	}
+	return finding{}
+}
+
+// report runs `pptp-alg check` on the router.
+func (w *world) report(args ...string) (r checkReport, code int) {
 	w.Helper()
 	out, errs, code, err := w.Router.Program(w.ctx, program(w), append([]string{"check", "--json"}, args...)...)
 	w.must(err)
-	var r checkReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		w.Fatalf("check --json: %v\n%s%s", err, out, errs)
 	}
+	return r, code
+}
+
+// findings are the levels and texts of that report.
+func (w *world) findings(args ...string) (levels, texts map[string]string, code int) {
+	w.Helper()
+	r, code := w.report(args...)
 	levels, texts = map[string]string{}, map[string]string{}
 	for _, f := range r.Findings {
 		levels[f.Name], texts[f.Name] = f.Level, f.Text

@@ -372,6 +372,15 @@ func (w *world) eventually(what string, check func() error) {
 // they were.
 func (w *world) finish() {
 	w.Helper()
+	w.drain()
+	if w.daemon != nil {
+		w.stop()
+	}
+}
+
+// drain is finish without the end of the daemon.
+func (w *world) drain() {
+	w.Helper()
 	w.noFaults()
 	for _, n := range w.nodes {
 		_ = n.Close()
@@ -396,7 +405,6 @@ func (w *world) finish() {
 	if s := w.status(0); len(s.Calls) != 0 {
 		w.Errorf("status still lists %d calls", len(s.Calls))
 	}
-	w.stop()
 }
 
 // What the daemon's documentation promises to have in the kernel.

@@ -60,7 +60,7 @@ type Config struct {
 func Run(c Config) Report {
 	var r Report
 	for _, look := range []func(Config) []Finding{
-		capabilities, kernel, helpers, accounting, forwarding, tables, firewall, xtables, listeners, otherALG, fastPath, running,
+		capabilities, kernel, helpers, accounting, forwarding, tables, firewall, listeners, otherALG, fastPath, running,
 	} {
 		r.Findings = append(r.Findings, look(c)...)
 	}

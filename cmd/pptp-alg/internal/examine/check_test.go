@@ -82,21 +82,21 @@ func TestOffload(t *testing.T) {
 // A rule whose condition is not understood may match and may not.
 func TestUnknownExpression(t *testing.T) {
 	name := chainName{unix.NFPROTO_INET, "t", "c"}
-	drop := expression{"immediate", &expr.Verdict{Kind: expr.VerdictDrop}}
+	drop := expression{name: "immediate", any: &expr.Verdict{Kind: expr.VerdictDrop}}
 	for _, c := range []struct {
 		rules []rule
 		want  fate
 	}{
 		{nil, passes},
 		{[]rule{{drop}}, drops},
-		{[]rule{{{"osf", nil}, drop}}, drops | passes},
-		{[]rule{{{"counter", nil}, drop}}, drops},
-		{[]rule{{{"limit", nil}, {"immediate", &expr.Verdict{Kind: expr.VerdictAccept}}}, {drop}}, drops | passes},
-		{[]rule{{{"immediate", &expr.Verdict{Kind: expr.VerdictAccept}}}, {drop}}, passes},
-		{[]rule{{{"immediate", &expr.Verdict{Kind: expr.VerdictReturn}}}, {drop}}, passes},
-		{[]rule{{{"immediate", &expr.Verdict{Kind: expr.VerdictJump, Chain: "c"}}}}, passes}, // a loop, which the kernel refuses
-		{[]rule{{{"reject", nil}}}, drops},
-		{[]rule{{{"queue", nil}}}, passes}, // what user space does is its own business
+		{[]rule{{{name: "osf"}, drop}}, drops | passes},
+		{[]rule{{{name: "counter"}, drop}}, drops},
+		{[]rule{{{name: "limit"}, {name: "immediate", any: &expr.Verdict{Kind: expr.VerdictAccept}}}, {drop}}, drops | passes},
+		{[]rule{{{name: "immediate", any: &expr.Verdict{Kind: expr.VerdictAccept}}}, {drop}}, passes},
+		{[]rule{{{name: "immediate", any: &expr.Verdict{Kind: expr.VerdictReturn}}}, {drop}}, passes},
+		{[]rule{{{name: "immediate", any: &expr.Verdict{Kind: expr.VerdictJump, Chain: "c"}}}}, passes}, // a loop, which the kernel refuses
+		{[]rule{{{name: "reject"}}}, drops},
+		{[]rule{{{name: "queue"}}}, passes}, // what user space does is its own business
 	} {
 		r := &ruleset{chains: map[chainName]*chain{name: {chainName: name, hooked: true, hook: unix.NF_INET_FORWARD, rules: c.rules}}}
 		w := walk{rules: r, packet: packet{protocol: unix.IPPROTO_GRE, state: expr.CtStateBitESTABLISHED}}

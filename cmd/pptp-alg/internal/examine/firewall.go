@@ -18,13 +18,17 @@ func firewall(c Config) []Finding {
 	if err != nil {
 		return []Finding{warning("firewall", runAsRoot, "cannot read the nftables rules: %v", err)}
 	}
-	found := []Finding{masquerading(r)}
+	var found []Finding
+	if err := r.readLegacy(); err != nil {
+		found = append(found, warning("iptables-legacy", both("iptables-legacy-save   (look for DROP and REJECT in FORWARD)"), "not sure: %v", err))
+	}
+	found = append(found, masquerading(r, c.Table))
 	found = append(found, throughRules(r, c)...)
 	return append(found, offload(r, c), kernelHelper(r, c))
 }
 
 // masquerading looks for source translation, which a router without NAT does not need.
-func masquerading(r *ruleset) Finding {
+func masquerading(r *ruleset, ours string) Finding {
 	const name = "masquerading"
 	for _, c := range r.chains {
 		for _, rule := range c.rules {
@@ -37,19 +41,17 @@ func masquerading(r *ruleset) Finding {
 			}
 		}
 	}
-	if legacy("nat") {
-		return ok(name, "not among the nftables rules; iptables-legacy has a nat table, which this command does not read")
-	}
 	device, hint := uplink(), ""
 	if device == "" {
 		device, hint = "WAN", "   (WAN: the device towards the Internet; there is no default route that names it)"
 	}
-	return warning(name, &Fix{
-		"nft 'add table ip nat; add chain ip nat postrouting { type nat hook postrouting priority srcnat; }; " +
-			"add rule ip nat postrouting oifname \"" + device + "\" masquerade'" + hint,
-		"uci set firewall.@zone[1].masq=1; uci commit firewall; service firewall reload   (if zone 1 is wan: uci show firewall)",
-	}, "no rule translates source addresses: right for a router without NAT, else clients do not reach the Internet")
+	return warning(name, &Fix{r.main(ours).masquerade(device) + hint, openWrtMasquerade}, "no rule translates source addresses: right for a router without NAT, else clients do not reach the Internet")
 }
+
+// openWrtMasquerade finds the zone wan by its name: its number is what the order of
+// /etc/config/firewall makes it.
+const openWrtMasquerade = `zone=$(uci show firewall | sed -n "s/^\(firewall\..*\)\.name='wan'\$/\1/p"); ` +
+	`uci set "$zone.masq=1"; uci commit firewall; service firewall reload`
 
 // uplink is the device of the default route, or "".
 func uplink() string {
@@ -63,19 +65,10 @@ func uplink() string {
 	return ""
 }
 
-// accept are the commands that put a rule before all others of some chains.
-func accept(chains []chainName, what string) string {
-	var lines []string
-	for _, c := range chains {
-		lines = append(lines, fmt.Sprintf("nft insert rule %v %s accept", c, what))
-	}
-	return strings.Join(lines, "\n")
-}
-
 // throughRules has the packets of a call walk through the rules.
 func throughRules(r *ruleset, c Config) []Finding {
 	port := c.Ports[0]
-	newControl, known := fmt.Sprintf("tcp dport %d", port), "ct state established,related"
+	opens := func(chains []chainName) string { return r.open(chains, port) }
 	const openWrtKnown = "service firewall restart   (fw4 accepts established connections; look into /etc/nftables.d for rules of your own)"
 	openWrtOpen := fmt.Sprintf("uci add firewall rule; uci set firewall.@rule[-1].name=PPTP; uci set firewall.@rule[-1].src=lan; "+
 		"uci set firewall.@rule[-1].dest=wan; uci set firewall.@rule[-1].proto=tcp; uci set firewall.@rule[-1].dest_port=%d; "+
@@ -83,23 +76,26 @@ func throughRules(r *ruleset, c Config) []Finding {
 	var found []Finding
 	for _, p := range []struct {
 		name   string
-		what   string // a match of nft for it
+		mend   func([]chainName) string
 		wrt    string // what mends it on OpenWrt
 		sure   bool   // a doubt is worth a warning
 		packet packet
 	}{
-		{"a new control connection", newControl, openWrtOpen, false,
-			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW}},
-		{"a control packet", known, openWrtKnown, true,
+		{"a new control connection", opens, openWrtOpen, false,
+			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW, out: uplink()}},
+		{"a control packet", r.known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitESTABLISHED}},
-		{"an answer to a control packet", known, openWrtKnown, true,
+		{"an answer to a control packet", r.known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_TCP, source: port, state: expr.CtStateBitESTABLISHED}},
-		{"GRE of a call", known, openWrtKnown, true,
+		{"GRE of a call", r.known, openWrtKnown, true,
 			packet{protocol: unix.IPPROTO_GRE, state: expr.CtStateBitESTABLISHED}},
 	} {
 		w := walk{rules: r, packet: p.packet}
 		all := passes
 		for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
+			if w.packet = p.packet; hook == unix.NF_INET_PRE_ROUTING {
+				w.packet.out = "" // not known yet
+			}
 			f := w.hook(hook, c.Table)
 			all |= f & drops
 			if f&passes == 0 {
@@ -107,7 +103,7 @@ func throughRules(r *ruleset, c Config) []Finding {
 				break
 			}
 		}
-		fix := &Fix{accept(w.chains, p.what), p.wrt}
+		fix := &Fix{p.mend(w.chains), p.wrt}
 		switch why := strings.Join(w.dropped, ", "); {
 		case all == drops:
 			found = append(found, fail(p.name, fix, "dropped by %s", why))
@@ -134,7 +130,7 @@ func offload(r *ruleset, c Config) Finding {
 		return ok(name, "flow table %s; the daemon keeps control connections out of it with the conntrack helper %s", tables, helper)
 	}
 	return warning(name, &Fix{
-		"take `flow add` out of the rules in /etc/nftables.conf, or let it be for other ports: tcp dport != " + fmt.Sprint(c.Ports[0]) + " flow add @NAME",
+		r.keepOut(c.Ports[0]),
 		"uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall; service firewall restart",
 	}, "flow table %s hides control connections from the daemon, and this kernel has no conntrack helper to keep them out with", tables)
 }
@@ -170,8 +166,8 @@ func kernelHelper(r *ruleset, c Config) Finding {
 			for _, e := range rule {
 				o, isObject := e.any.(*expr.Objref)
 				t, isTarget := e.any.(*expr.Target)
-				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && legacyHelper() {
-					fix.Debian = fmt.Sprintf("nft delete rule %v handle %d && modprobe -r nf_nat_pptp nf_conntrack_pptp", ch.chainName, ch.handles[i])
+				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && givesPPTP(t) {
+					fix.Debian = r.withoutHelper(ch, i)
 					return warning(name, &fix, "chain %v gives it to control connections: the daemon leaves those that have it alone, with all its limits", ch.chainName)
 				}
 			}
@@ -184,35 +180,9 @@ func kernelHelper(r *ruleset, c Config) Finding {
 	return ok(name, "no rule gives it to control connections")
 }
 
-// legacyHelper reports whether the xtables target CT may mean PPTP's helper.
-func legacyHelper() bool { return module("nf_nat_pptp") }
-
 func module(name string) bool {
 	_, err := os.Stat("/sys/module/" + name)
 	return err == nil
-}
-
-// xtables looks for rules that nftables does not list.
-func xtables(Config) []Finding {
-	b, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-	names := strings.Fields(string(b))
-	if err != nil || len(names) == 0 {
-		return nil
-	}
-	return []Finding{warning("iptables-legacy", &Fix{
-		"iptables-legacy-save   (look for DROP and REJECT in FORWARD); update-alternatives --set iptables /usr/sbin/iptables-nft",
-		"iptables-save   (look for DROP and REJECT in FORWARD)",
-	}, "not sure: it has rules in %s beside nftables, which this command does not read", strings.Join(names, ", "))}
-}
-
-func legacy(table string) bool {
-	b, _ := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-	for _, n := range strings.Fields(string(b)) {
-		if n == table {
-			return true
-		}
-	}
-	return false
 }
 
 // listeners looks who has the daemon's queue.

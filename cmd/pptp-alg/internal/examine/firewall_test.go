@@ -29,7 +29,7 @@ func TestFixes(t *testing.T) {
 	var w walk
 	w.note(at, "rule 1")
 	w.note(at, "rule 2")
-	if got := accept(w.chains, "x"); got != "nft insert rule inet fw forward x accept" {
+	if got := r.open(w.chains, 5); got != "nft insert rule inet fw forward tcp dport 5 accept" {
 		t.Errorf("two rules of a chain: %q", got)
 	}
 	if f := kernelHelper(r, c); f.Fix == nil || !strings.HasPrefix(f.Fix.Debian, "nft delete rule ip other last handle 12 ") {

@@ -51,8 +51,9 @@ type rule []expression
 
 // An expression is one that this package understands, or its name alone.
 type expression struct {
-	name string
-	any  expr.Any // nil where only the name is known
+	name  string
+	any   expr.Any // nil where only the name is known
+	match *xmatch  // of xtables, instead
 }
 
 type set struct {
@@ -75,6 +76,8 @@ func familyName(f byte) string {
 		return "ip"
 	case unix.NFPROTO_INET:
 		return "inet"
+	case legacyFamily:
+		return "iptables-legacy"
 	}
 	return fmt.Sprintf("family %d", f)
 }
@@ -227,6 +230,10 @@ func parseExpression(family byte, b []byte) expression {
 	}) != nil {
 		return e
 	}
+	if e.name == "match" {
+		e.match = parseMatch(data)
+		return e
+	}
 	known := map[string]func() expr.Any{
 		"meta": func() expr.Any { return &expr.Meta{} }, "ct": func() expr.Any { return &expr.Ct{} },
 		"payload": func() expr.Any { return &expr.Payload{} }, "cmp": func() expr.Any { return &expr.Cmp{} },
@@ -249,6 +256,24 @@ func parseExpression(family byte, b []byte) expression {
 		e.any = x
 	}
 	return e
+}
+
+// parseMatch reads a match of xtables, nil where it can't.
+func parseMatch(b []byte) *xmatch {
+	m := &xmatch{}
+	if decode(b, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case unix.NFTA_MATCH_NAME:
+			m.name = ad.String()
+		case unix.NFTA_MATCH_REV:
+			m.revision = ad.Uint32()
+		case unix.NFTA_MATCH_INFO:
+			m.info = ad.Bytes()
+		}
+	}) != nil {
+		return nil
+	}
+	return m
 }
 
 func (r *ruleset) addSet(family byte, b []byte) error {

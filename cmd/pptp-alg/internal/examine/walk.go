@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type packet struct {
 	protocol     byte
 	source, dest uint16 // ports; 0 is unknown
 	state        uint32 // as `ct state` has it; 0 is unknown: before conntrack
+	// out is the device that a packet from the inside leaves by, "" if that is not known: it
+	// does not come from there, nor from the router itself, and is for no address of the router's.
+	out string
 }
 
 // Fates of a packet: sets of what may happen to it.
@@ -34,8 +38,8 @@ const (
 // walked through anew each time, a dozen chains that jump twice to the next take for ever.
 type (
 	visit struct {
-		chain *chain
-		state uint32
+		chain  *chain
+		packet packet
 	}
 	outcome struct {
 		fate    fate
@@ -107,7 +111,7 @@ func (w *walk) note(at chainName, format string, args ...any) {
 // chain returns what may have happened inside, and whether a packet may come out at
 // the end.
 func (w *walk) chain(c *chain) (f fate, through bool) {
-	here := visit{c, w.packet.state}
+	here := visit{c, w.packet}
 	if o, known := w.been[here]; known {
 		return o.fate, o.through
 	}
@@ -185,29 +189,48 @@ func truth(b bool) answer {
 // rule evaluates one rule. The verdict is nil where it has none.
 func (w *walk) rule(c *chain, r rule) (match answer, verdict *expr.Verdict) {
 	registers := map[uint32][]byte{} // what is known
+	inDevice := map[uint32]bool{}    // which have the name of the device that it came by
 	match = yes
 	for _, e := range r {
+		if e.match != nil {
+			if match = match.and(e.match.matches(w.packet)); match == no {
+				return no, nil
+			}
+			continue
+		}
 		switch x := e.any.(type) {
 		case *expr.Meta:
 			if !x.SourceRegister {
 				registers[slot(x.Register)] = w.meta(x.Key)
+				inDevice[slot(x.Register)] = x.Key == expr.MetaKeyIIFNAME
 			}
 		case *expr.Ct:
 			if !x.SourceRegister {
 				registers[slot(x.Register)] = nil
-				if x.Key == expr.CtKeySTATE && w.packet.state != 0 {
+				inDevice[slot(x.Register)] = false
+				switch {
+				case x.Key == expr.CtKeySTATE && w.packet.state != 0:
 					registers[slot(x.Register)] = binary.NativeEndian.AppendUint32(nil, w.packet.state)
+				case x.Key == expr.CtKeySTATUS && w.packet.out != "":
+					registers[slot(x.Register)] = make([]byte, 4) // no DNAT
 				}
 			}
 		case *expr.Payload:
 			if x.OperationType == expr.PayloadLoad {
 				registers[slot(x.DestRegister)] = w.payload(x)
+				inDevice[slot(x.DestRegister)] = false
 			}
 		case *expr.Immediate:
 			registers[slot(x.Register)] = x.Data
+			inDevice[slot(x.Register)] = false
 		case *expr.Bitwise:
 			registers[slot(x.DestRegister)] = masked(registers[slot(x.SourceRegister)], x)
+			inDevice[slot(x.DestRegister)] = false
 		case *expr.Cmp:
+			if inDevice[slot(x.Register)] && w.foreign(x.Data) && (x.Op == expr.CmpOpEq || x.Op == expr.CmpOpNeq) {
+				match = match.and(truth(x.Op == expr.CmpOpNeq))
+				break
+			}
 			match = match.and(compare(registers[slot(x.Register)], x))
 		case *expr.Range:
 			v := registers[slot(x.Register)]
@@ -270,8 +293,19 @@ func (w *walk) meta(key expr.MetaKey) []byte {
 		return []byte{unix.NFPROTO_IPV4}
 	case expr.MetaKeyPROTOCOL:
 		return []byte{0x08, 0x00}
+	case expr.MetaKeyOIFNAME:
+		if w.packet.out != "" {
+			return append([]byte(w.packet.out), make([]byte, max(0, unix.IFNAMSIZ-len(w.packet.out)))...)
+		}
 	}
 	return nil
+}
+
+// foreign reports whether a device's name, as rules have it, is one that the packet has
+// not come by.
+func (w *walk) foreign(name []byte) bool {
+	device := strings.TrimRight(string(name), "\x00")
+	return w.packet.out != "" && len(device) < len(name) && (device == w.packet.out || device == "lo")
 }
 
 func (w *walk) payload(x *expr.Payload) []byte {
