@@ -14,10 +14,10 @@ import (
 	"pptp-alg/e2e/peer"
 )
 
-// TestSoak goes on for this long, unless the variable says otherwise.
+// TestEndurance goes on for this long, unless the variable says otherwise.
 const (
-	soakTime     = 15 * time.Second
-	soakVariable = "PPTP_ALG_SOAK"
+	endurance         = 15 * time.Second
+	enduranceVariable = "PPTP_ALG_ENDURANCE"
 )
 
 // soak is a lab in which calls come and go while others stay.
@@ -37,10 +37,10 @@ type soak struct {
 
 // Calls come and go, connections are opened, closed and reset, and everything that can be done to the daemon and to the
 // kernel is done meanwhile: at first the daemon is killed and stopped as well, later one daemon lives on. Calls that
-// stay up stay up, and in the end nothing is left of the others. PPTP_ALG_SOAK=15m makes it longer.
-func TestSoak(t *testing.T) {
-	long := soakTime
-	if d, err := time.ParseDuration(os.Getenv(soakVariable)); err == nil {
+// stay up stay up, and in the end nothing is left of the others. PPTP_ALG_ENDURANCE=15m makes it longer.
+func TestEndurance(t *testing.T) {
+	long := endurance
+	if d, err := time.ParseDuration(os.Getenv(enduranceVariable)); err == nil {
 		long = d
 	}
 	k := &soak{world: withDaemon(t, lab.Plan{Clients: 4, Servers: 2, Firewall: strict()}), told: map[uint16]bool{}}
