@@ -52,19 +52,17 @@ func request(typ netlink.HeaderType, flags netlink.HeaderFlags, data []byte) net
 
 // transact sends all messages in one system call, and returns one answer for each. The kernel carries
 // them out in order, but does not hold up packets, nor other programs' requests, meanwhile. A message that
-// fails does not keep the next from being carried out. The error is for the socket.
+// fails does not keep the next from being carried out. Answers come in order, and it is the last one's that is
+// waited for: only that message has to get one. Of the others no answer means success. The error is for the socket.
 func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 	c.drain()
-	sent, err := c.conn.SendMessages(msgs)
+	first, err := c.send(msgs...)
 	if err != nil {
 		return nil, explain(err)
 	}
-	if err := c.wait(answerTimeout); err != nil {
-		return nil, err
-	}
-	answers := make([]answer, len(sent))
-	for done := 0; done < len(sent); {
-		got, err := c.receive()
+	answers := make([]answer, len(msgs))
+	for done := false; !done; {
+		got, err := c.answer()
 		if err != nil {
 			c.stale = true
 			return nil, fmt.Errorf("receive answer: %w", err)
@@ -72,11 +70,11 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 		for _, m := range got {
 			// Sequence numbers were given out in a row. Others belong to answers that came too late
 			// for their own request.
-			i := m.Header.Sequence - sent[0].Header.Sequence
-			if i >= uint32(len(sent)) {
+			i := m.Header.Sequence - first
+			if i >= uint32(len(msgs)) {
 				continue
 			}
-			done++
+			done = done || i == uint32(len(msgs)-1)
 			if last, err := isLast(m); last {
 				answers[i].err = err
 				if i == 0 && errors.Is(err, unix.EPERM) {
@@ -97,7 +95,7 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 // twice: the kernel starts a bucket again when an entry in it was removed meanwhile.
 func (c *Client) dump(data []byte, each func(Flow)) error {
 	c.drain()
-	sent, err := c.conn.Send(request(msgGet, netlink.Dump, data))
+	sequence, err := c.send(request(msgGet, netlink.Dump, data))
 	if err != nil {
 		return explain(err)
 	}
@@ -116,7 +114,7 @@ func (c *Client) dump(data []byte, each func(Flow)) error {
 			return fmt.Errorf("receive answer: %w", err)
 		}
 		for _, m := range got {
-			if m.Header.Sequence != sent.Header.Sequence {
+			if m.Header.Sequence != sequence {
 				continue
 			}
 			if last, err := isLast(m); last {
@@ -130,6 +128,18 @@ func (c *Client) dump(data []byte, each func(Flow)) error {
 			each(f)
 		}
 	}
+}
+
+// answer returns the next answer, which in nearly every case has come already.
+func (c *Client) answer() ([]netlink.Message, error) {
+	got, err := c.poll()
+	if err != unix.EAGAIN {
+		return got, err
+	}
+	if err := c.wait(answerTimeout); err != nil {
+		return nil, err
+	}
+	return c.receive()
 }
 
 // drain throws away what is left of an earlier request that failed half-way; of a dump, the kernel

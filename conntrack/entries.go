@@ -64,10 +64,10 @@ func (c *Client) putOnce(e Entry, replace bool) error {
 		if err != nil {
 			return err
 		}
-		msgs = append(msgs, request(msgDelete, netlink.Acknowledge, del))
+		msgs = append(msgs, request(msgDelete, 0, del))
 	}
 	msgs = append(msgs,
-		request(msgNew, netlink.Acknowledge|netlink.Create|netlink.Excl, create),
+		request(msgNew, netlink.Create|netlink.Excl, create),
 		request(msgGet, 0, get))
 	answers, err := c.transact(msgs...)
 	if err != nil {

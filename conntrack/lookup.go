@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,7 @@ import (
 //	no NAT, or the source is translated    the original tuple is src > dst (or dst > src)
 //	the destination is translated          the reply tuple is dst > src (or src > dst)
 //
-// Two questions cover these, at a few microseconds each. When both ends are translated (hairpin), or
+// Two questions cover these, at a few microseconds together. When both ends are translated (hairpin), or
 // the connection is in a zone, Lookup has the kernel walk its table, which is one for all namespaces: that
 // takes milliseconds where it is large. Kernels before Linux 5.8 do not compare, but send everything.
 //
@@ -33,11 +34,22 @@ func (c *Client) Lookup(src, dst netip.AddrPort) (Connection, error) {
 
 func (c *Client) lookup(src, dst netip.AddrPort) (Flow, error) {
 	packet := Tuple{Src: src, Dst: dst}
-	for _, t := range [...]Tuple{packet, packet.Inverse()} {
-		f, err := c.get(ctaTupleOrig, protocolTCP, t, Zone{})
-		switch {
-		case err == nil && f.carries(packet):
-			return f, nil
+	var questions [2]netlink.Message
+	for i, t := range [...]Tuple{packet, packet.Inverse()} {
+		data, err := encodeGet(ctaTupleOrig, protocolTCP, t, Zone{})
+		if err != nil {
+			return Flow{}, err
+		}
+		questions[i] = request(msgGet, 0, data)
+	}
+	answers, err := c.transact(questions[:]...)
+	if err != nil {
+		return Flow{}, err
+	}
+	for _, a := range answers {
+		switch err := explain(a.err); {
+		case err == nil && a.flow.carries(packet):
+			return a.flow, nil
 		case err != nil && !errors.Is(err, ErrNotFound):
 			return Flow{}, err
 		}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,9 +21,11 @@ import (
 type socket struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
-	buf  []byte
+	buf  []byte // for one datagram
+	out  []byte // for one request
 
-	closed atomic.Bool
+	sequence uint32
+	closed   atomic.Bool
 }
 
 // receiveBuffer holds any datagram: the kernel makes those of a dump at most 32 KiB long.
@@ -85,6 +88,64 @@ func (s *socket) receive() ([]netlink.Message, error) {
 		return nil, fmt.Errorf("message longer than %d bytes", len(s.buf))
 	}
 	return splitMessages(s.buf[:n])
+}
+
+// send sends messages in one system call, with sequence numbers in a row, and returns the first of these. The kernel
+// carries them out and queues the answers before the call returns. It is a raw system call because the Go
+// runtime, which expects others to wait, would give the processor to another thread meanwhile, and wake that.
+func (s *socket) send(messages ...netlink.Message) (first uint32, err error) {
+	first = s.sequence + 1
+	s.sequence += uint32(len(messages))
+	b := s.out[:0]
+	for i, m := range messages {
+		b = binary.NativeEndian.AppendUint32(b, uint32(nlmsghdrLen+len(m.Data)))
+		b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Type))
+		b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Flags))
+		b = binary.NativeEndian.AppendUint32(b, first+uint32(i))
+		b = binary.NativeEndian.AppendUint32(b, 0) // to the kernel
+		b = append(b, m.Data...)
+		for len(b)%4 != 0 {
+			b = append(b, 0)
+		}
+	}
+	s.out = b
+	_, err = s.rawCall(unix.SYS_SENDTO, b, 0)
+	return first, err
+}
+
+// poll returns the next datagram if it is there, else EAGAIN. The messages are valid until the next call.
+func (s *socket) poll() ([]netlink.Message, error) {
+	n, err := s.rawCall(unix.SYS_RECVFROM, s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+	switch {
+	case err != nil:
+		return nil, err
+	case n > len(s.buf):
+		return nil, fmt.Errorf("message longer than %d bytes", len(s.buf))
+	}
+	return splitMessages(s.buf[:n])
+}
+
+// rawCall sends or receives b past the runtime's scheduler.
+func (s *socket) rawCall(trap uintptr, b []byte, flags uintptr) (int, error) {
+	var n uintptr
+	var errno syscall.Errno
+	err := s.raw.Control(func(fd uintptr) {
+		for {
+			n, _, errno = unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+			if errno != unix.EINTR {
+				return
+			}
+		}
+	})
+	switch {
+	case s.closed.Load():
+		return 0, os.ErrClosed
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // Close closes the socket, and ends a receive that waits, with os.ErrClosed.

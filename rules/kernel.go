@@ -23,6 +23,7 @@ type Kernel struct {
 	sequence   uint32
 	sendBuffer int    // bytes the socket takes in one piece
 	buffer     []byte // for one received datagram
+	stale      bool   // answers to an earlier request may still lie in the socket
 
 	applied  *Ruleset // the last that Apply brought about
 	verified uint32   // the generation in which the table was last seen to be as applied; 0: none

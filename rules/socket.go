@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -53,21 +54,32 @@ func (k *Kernel) exchange(request []byte) ([]netlink.Message, error) {
 	)
 	err := k.raw.Control(func(descriptor uintptr) {
 		fd := int(descriptor)
-		if failed = k.drain(fd, nil); failed != nil { // late answers to an earlier request would be taken for ours
-			return
-		}
-		for {
-			if failed = unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); failed != unix.EINTR {
-				break
+		if k.stale { // late answers to an earlier request would be taken for ours
+			if failed = k.drain(fd, nil); failed != nil {
+				return
 			}
 		}
-		if failed == nil {
+		defer func() { k.stale = failed != nil }()
+		if failed = sendRaw(descriptor, request); failed == nil {
 			failed = k.drain(fd, func(b []byte) {
 				replies = append(replies, parseMessages(b)...)
 			})
 		}
 	})
 	return replies, errors.Join(err, failed)
+}
+
+// sendRaw is a raw system call because the Go runtime, which expects others to wait, would give the processor to another
+// thread meanwhile, and wake that.
+func sendRaw(fd uintptr, b []byte) error {
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		if errno == 0 {
+			return nil
+		} else if errno != unix.EINTR {
+			return errno
+		}
+	}
 }
 
 // drain reads what lies in the receive queue.

@@ -30,9 +30,7 @@
 //
 // # Memory
 //
-// Each packet owns its bytes. Neither go-nfqueue nor the netlink package below it
-// reuses a receive buffer (each message is read into fresh memory, and the
-// payload copied out of it), so nothing is copied here, packets can be held, and
-// there is no pool: a pool would save one of about twenty allocations a packet,
+// Each packet owns its bytes, so that it can be held. They are copied out of a
+// buffer that is used again. There is no pool: it would save two allocations a packet,
 // and turn a verdict given twice into a verdict on somebody else's packet.
 package queue

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/florianl/go-nfqueue/v2"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,10 +27,6 @@ const (
 	// copyRange asks for whole packets (NFQA_CFG_PARAMS); the kernel itself stops
 	// a few bytes short of 64 KB.
 	copyRange = 0xffff
-
-	// bindAttempts bounds the repetitions of a start that raced with traffic,
-	// see bind.
-	bindAttempts = 20
 
 	// maxFaults is how many receive errors in a row, none of them understood,
 	// end the loop. Retrying for ever would burn a processor.
@@ -63,10 +57,11 @@ type Queue struct {
 	netns     int
 	conntrack bool
 
-	nf      *nfqueue.Nfqueue
+	socket  *socket
 	cancel  context.CancelFunc
 	ctx     context.Context
 	packets chan *Packet
+	ended   chan struct{} // closed when nothing is received any more
 	faults  int
 	stats   stats
 
@@ -87,16 +82,14 @@ func Open(cfg Config) (*Queue, error) {
 	if cfg.ReadBuffer == 0 {
 		cfg.ReadBuffer = DefaultReadBuffer
 	}
-	flags := uint32(nfqueue.NfQaCfgFlagConntrack)
-	for attempt := 1; ; {
+	flags := uint32(flagWithCT)
+	for {
 		q, err := bind(cfg, flags)
 		switch {
 		case err == nil:
 			return q, nil
 		case errors.Is(err, unix.EOPNOTSUPP) && flags != 0:
 			flags = 0 // no CONFIG_NETFILTER_NETLINK_GLUE_CT
-		case raced(err) && attempt < bindAttempts:
-			attempt++
 		default:
 			return nil, explain(cfg, err)
 		}
@@ -104,47 +97,29 @@ func Open(cfg Config) (*Queue, error) {
 }
 
 // bind tries once to bind the queue.
-//
-// The library binds in several steps, each waiting for the kernel's answer on the
-// socket that packets come in on. Once packets are copied (the third step) one may
-// arrive before an answer, and the library then gives up: [raced] recognises it. A
-// queue that failed is closed, which unbinds it, and tried anew.
 func bind(cfg Config, flags uint32) (*Queue, error) {
-	nf, err := nfqueue.Open(&nfqueue.Config{
-		NfQueue:      cfg.Queue,
-		MaxQueueLen:  cfg.MaxLength,
-		MaxPacketLen: copyRange,
-		Copymode:     nfqueue.NfQnlCopyPacket,
-		Flags:        flags,
-		AfFamily:     unix.AF_INET,
-		NetNS:        cfg.NetNS,
-	})
+	s, err := open(cfg.NetNS)
 	if err != nil {
 		return nil, err
 	}
+	early, err := s.bind(cfg.Queue, cfg.MaxLength, flags)
+	if err != nil {
+		_ = s.conn.Close() // which unbinds the queue
+		return nil, err
+	}
 	// SO_RCVBUFFORCE where it is permitted. Best effort: a small buffer works.
-	_ = nf.Con.SetReadBuffer(cfg.ReadBuffer)
-
+	_ = s.conn.SetReadBuffer(cfg.ReadBuffer)
 	q := &Queue{
 		number:    cfg.Queue,
 		netns:     cfg.NetNS,
-		conntrack: flags&nfqueue.NfQaCfgFlagConntrack != 0,
-		nf:        nf,
+		conntrack: flags&flagWithCT != 0,
+		socket:    s,
 		packets:   make(chan *Packet, backlog),
+		ended:     make(chan struct{}),
 	}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
-	if err := nf.RegisterWithErrorFunc(q.ctx, q.receive, q.fault); err != nil {
-		q.cancel()
-		_ = nf.Close()
-		return nil, err
-	}
+	go q.run(early)
 	return q, nil
-}
-
-// raced says whether a packet came where an answer was expected.
-func raced(err error) bool {
-	var op *netlink.OpError
-	return errors.As(err, &op) && op.Op == "validate" || errors.Is(err, nfqueue.ErrUnexpMsg)
 }
 
 // explain turns the kernel's error numbers into words.
@@ -214,7 +189,9 @@ func (q *Queue) Close() error {
 	var err error
 	q.closing.Do(func() {
 		q.cancel()
-		err = q.nf.Close() // waits for the loop
+		q.socket.interrupt()
+		<-q.ended
+		err = q.socket.conn.Close() // unbinds the queue
 		q.finish()
 	})
 	return err
@@ -223,69 +200,90 @@ func (q *Queue) Close() error {
 // finish closes the channel. Nothing may send to it any more.
 func (q *Queue) finish() { q.finished.Do(func() { close(q.packets) }) }
 
-// receive is called by the library for each packet, from one goroutine.
-func (q *Queue) receive(a nfqueue.Attribute) int {
+// run receives until the queue is closed or broken.
+func (q *Queue) run(early [][]byte) {
+	defer close(q.ended)
+	for _, data := range early {
+		if !q.received(data) {
+			return
+		}
+	}
+	for {
+		datagram, err := q.socket.receive()
+		if err != nil {
+			if !q.fault(err) {
+				return
+			}
+			continue
+		}
+		for kind, data := range messages(datagram) {
+			goesOn := true
+			switch kind {
+			case msgPacket:
+				goesOn = q.received(data)
+			case unix.NLMSG_ERROR:
+				if errno := errorNumber(data); errno != 0 {
+					goesOn = q.fault(errno)
+				}
+			}
+			if !goesOn {
+				return
+			}
+		}
+	}
+}
+
+// received hands a packet on. It returns false when the queue was closed.
+func (q *Queue) received(data []byte) bool {
 	q.faults = 0
-	if a.PacketID == nil || a.Payload == nil {
-		return 0 // not a packet
+	p, cut, err := parse(data)
+	if err != nil {
+		return true
 	}
 	q.stats.packets.Add(1)
-	p := &Packet{ID: *a.PacketID, Data: *a.Payload}
-	if a.Ct != nil {
-		p.Conntrack = *a.Ct
-	}
-	if a.Mark != nil {
-		p.Mark = *a.Mark
-	}
-	if a.InDev != nil {
-		p.In = *a.InDev
-	}
-	if a.OutDev != nil {
-		p.Out = *a.OutDev
-	}
-	err := errTruncated
-	if a.CapLen == nil || int(*a.CapLen) <= len(p.Data) { // NFQA_CAP_LEN: its length before it was cut
+	err = errTruncated
+	if !cut {
 		err = decode(p)
 	}
 	if err != nil {
 		q.stats.passed(err)
 		_ = q.Accept(p)
-		return 0
+		return true
 	}
 	select {
 	case q.packets <- p:
-		return 0
+		return true
 	case <-q.ctx.Done():
-		return 1
+		return false
 	}
 }
 
-// fault is called by the library for each error of receiving. 0 goes on.
-func (q *Queue) fault(err error) int {
+// fault notes an error of receiving, and says whether to go on.
+func (q *Queue) fault(err error) bool {
 	switch {
 	case q.ctx.Err() != nil:
-		return 1 // closed
+		return false // closed
 	case errors.Is(err, unix.ENOBUFS):
 		// The receive buffer was full and the kernel dropped packets. What is in
 		// it is intact.
 		q.stats.overflows.Add(1)
-		return 0
+		return true
 	case errors.Is(err, unix.ENOENT):
 		// A verdict on a packet that is gone: the kernel drops those of an
 		// interface that goes down.
 		q.stats.late.Add(1)
-		return 0
+		return true
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
-		return 0
+		return true
 	}
 	q.stats.faults.Add(1)
 	if q.faults++; q.faults < maxFaults {
 		time.Sleep(time.Millisecond) // errors in a row must not spin
-		return 0
+		return true
 	}
 	q.mu.Lock()
 	q.err = fmt.Errorf("receive from queue %d: %w", q.number, err)
 	q.mu.Unlock()
 	q.finish()
-	return 1
+	return false
 }
