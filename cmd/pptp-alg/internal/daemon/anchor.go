@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 	"pptp-alg/conntrack"
@@ -247,6 +248,24 @@ func (d *daemon) kernelHelped(p nat.Path) string {
 	d.limited("the kernel's own PPTP helper is attached to a control connection: it is left to that, and has all the helper's limits",
 		"path", describe(p), "what to do", d.unhelp())
 	return "left to the kernel's own PPTP helper, which is attached to the connection; the log says how to detach it"
+}
+
+// detached takes the kernel's helper away from a connection that has just begun, and
+// reports whether it could. A rule that comes before the anchor has given it that helper, as
+// shorewall's do. The helper has not read anything yet: its turn is behind ours. One that is
+// in the midst of a conversation may have translated something and has to go on. Without
+// an anchor, nobody else's helper is touched either.
+func (d *daemon) detached(p *queue.Packet, c *alg.Connection) bool {
+	if d.anchor.helper == "" || !p.Flags.Has(queue.SYN) {
+		return false
+	}
+	if err := d.plane.ct.Detach(d.entryOfConnection(c)); err != nil {
+		d.limited("cannot take the kernel's own PPTP helper away from a control connection", "path", describe(c.Path()), "error", err)
+		return false
+	}
+	d.counters.detached++
+	d.log.Debug("took the kernel's own PPTP helper away from a control connection", "path", describe(c.Path()))
+	return true
 }
 
 // unhelp says how to get rid of the kernel's helper.

@@ -79,6 +79,7 @@ type counters struct {
 	removedEntries      uint64 // GRE entries of ours that others removed
 	reclaimed           uint64 // connections taken out of flow tables
 	kernelHelped        uint64 // connections that have the kernel's own PPTP helper
+	detached            uint64 // connections from which it was taken away
 	removedConnections  uint64 // entries of control connections that went away
 	restoredConnections uint64 // of these, put back
 	eventsLost          uint64 // times that the event socket overflowed

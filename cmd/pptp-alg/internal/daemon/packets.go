@@ -117,7 +117,7 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 		d.reviewAnchor(now)
 	}
 	d.tellConnection(now, news.ConnectionOpened, c)
-	if w.helper == conntrack.KernelHelper {
+	if w.helper == conntrack.KernelHelper && !d.detached(p, c) {
 		c.Ignore(now, d.kernelHelped(w.path))
 	}
 	d.log.Debug("control connection", "path", describe(w.path), "client", w.client.real, "server", w.server.real,

@@ -88,6 +88,7 @@ func (d *daemon) count() map[string]uint64 {
 		"connections_untracked":    own.untracked,
 		"connections_refused":      own.refusedConnections,
 		"connections_pptp_helper":  own.kernelHelped,
+		"connections_detached":     own.detached,
 		"connections_reclaimed":    own.reclaimed,
 		"connections_removed":      own.removedConnections,
 		"connections_restored":     own.restoredConnections,

@@ -2,7 +2,9 @@ package examine
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -24,7 +26,7 @@ func firewall(c Config) []Finding {
 	}
 	found = append(found, masquerading(r, c.Table))
 	found = append(found, throughRules(r, c)...)
-	return append(found, offload(r, c), kernelHelper(r, c))
+	return append(found, offload(r, c), kernelHelper(r, c, anchor()))
 }
 
 // masquerading looks for source translation, which a router without NAT does not need.
@@ -65,6 +67,37 @@ func uplink() string {
 	return ""
 }
 
+// ways are the devices that clients' packets come and leave by: from each network inside to
+// the uplink. Without a default route nobody knows.
+func ways() [][2]device {
+	out := uplink()
+	all, err := net.Interfaces()
+	if out == "" || err != nil {
+		return [][2]device{{}}
+	}
+	var to device
+	var found [][2]device
+	for _, i := range all {
+		if i.Name == out {
+			to = device{i.Name, i.Index}
+		}
+	}
+	for _, i := range all {
+		addresses, err := i.Addrs()
+		has4 := slices.ContainsFunc(addresses, func(a net.Addr) bool {
+			n, is := a.(*net.IPNet)
+			return is && n.IP.To4() != nil
+		})
+		if err == nil && has4 && i.Name != out && i.Flags&net.FlagLoopback == 0 {
+			found = append(found, [2]device{{i.Name, i.Index}, to})
+		}
+	}
+	if len(found) == 0 {
+		return [][2]device{{{}, to}}
+	}
+	return found
+}
+
 // throughRules has the packets of a call walk through the rules.
 func throughRules(r *ruleset, c Config) []Finding {
 	port := c.Ports[0]
@@ -73,36 +106,31 @@ func throughRules(r *ruleset, c Config) []Finding {
 	openWrtOpen := fmt.Sprintf("uci add firewall rule; uci set firewall.@rule[-1].name=PPTP; uci set firewall.@rule[-1].src=lan; "+
 		"uci set firewall.@rule[-1].dest=wan; uci set firewall.@rule[-1].proto=tcp; uci set firewall.@rule[-1].dest_port=%d; "+
 		"uci set firewall.@rule[-1].target=ACCEPT; uci commit firewall; service firewall reload", port)
+	const syn, pshAck = 0x02, 0x18
+	pairs := ways()
+	back := make([][2]device, len(pairs))
+	for i, w := range pairs {
+		back[i] = [2]device{w[1], w[0]}
+	}
 	var found []Finding
 	for _, p := range []struct {
 		name   string
 		mend   func([]chainName) string
 		wrt    string // what mends it on OpenWrt
 		sure   bool   // a doubt is worth a warning
+		ways   [][2]device
 		packet packet
 	}{
-		{"a new control connection", opens, openWrtOpen, false,
-			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW, out: uplink()}},
-		{"a control packet", r.known, openWrtKnown, true,
-			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitESTABLISHED}},
-		{"an answer to a control packet", r.known, openWrtKnown, true,
-			packet{protocol: unix.IPPROTO_TCP, source: port, state: expr.CtStateBitESTABLISHED}},
-		{"GRE of a call", r.known, openWrtKnown, true,
+		{"a new control connection", opens, openWrtOpen, false, pairs,
+			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitNEW, flags: syn}},
+		{"a control packet", r.known, openWrtKnown, true, pairs,
+			packet{protocol: unix.IPPROTO_TCP, dest: port, state: expr.CtStateBitESTABLISHED, flags: pshAck}},
+		{"an answer to a control packet", r.known, openWrtKnown, true, back,
+			packet{protocol: unix.IPPROTO_TCP, source: port, state: expr.CtStateBitESTABLISHED, flags: pshAck}},
+		{"GRE of a call", r.known, openWrtKnown, true, pairs,
 			packet{protocol: unix.IPPROTO_GRE, state: expr.CtStateBitESTABLISHED}},
 	} {
-		w := walk{rules: r, packet: p.packet}
-		all := passes
-		for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
-			if w.packet = p.packet; hook == unix.NF_INET_PRE_ROUTING {
-				w.packet.out = "" // not known yet
-			}
-			f := w.hook(hook, c.Table)
-			all |= f & drops
-			if f&passes == 0 {
-				all = drops
-				break
-			}
-		}
+		all, w := r.anyWay(p.packet, p.ways, c.Table)
 		fix := &Fix{p.mend(w.chains), p.wrt}
 		switch why := strings.Join(w.dropped, ", "); {
 		case all == drops:
@@ -117,6 +145,33 @@ func throughRules(r *ruleset, c Config) []Finding {
 		}
 	}
 	return found
+}
+
+// anyWay walks a packet through the rules, by each of several pairs of devices, and returns
+// the best fate and how it came to that. A router has networks that may do what others may not.
+func (r *ruleset) anyWay(p packet, ways [][2]device, ours string) (best fate, of *walk) {
+	for _, way := range ways {
+		w, all := &walk{rules: r}, passes
+		for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
+			w.packet = p
+			if hook != unix.NF_INET_POST_ROUTING {
+				w.packet.in = way[0]
+			}
+			if hook != unix.NF_INET_PRE_ROUTING {
+				w.packet.out = way[1]
+			}
+			f := w.hook(hook, ours)
+			all |= f & drops
+			if f&passes == 0 {
+				all = drops
+				break
+			}
+		}
+		if better := map[fate]int{passes: 2, passes | drops: 1}; of == nil || better[all] > better[best] {
+			best, of = all, w
+		}
+	}
+	return best, of
 }
 
 // offload looks for flow tables, which take control connections out of sight.
@@ -154,7 +209,7 @@ func anchor() string {
 }
 
 // kernelHelper looks for rules that give connections the kernel's own PPTP helper.
-func kernelHelper(r *ruleset, c Config) Finding {
+func kernelHelper(r *ruleset, c Config, anchor string) Finding {
 	const name = "kernel's PPTP helper"
 	const helperObject = 3 // NFT_OBJECT_CT_HELPER
 	fix := Fix{OpenWrt: "uci set firewall.@defaults[0].auto_helper=0; uci commit firewall; service firewall restart; opkg remove kmod-nf-nathelper-extra"}
@@ -167,6 +222,9 @@ func kernelHelper(r *ruleset, c Config) Finding {
 				o, isObject := e.any.(*expr.Objref)
 				t, isTarget := e.any.(*expr.Target)
 				if isObject && o.Type == helperObject && strings.Contains(o.Name, "pptp") || isTarget && t.Name == "CT" && givesPPTP(t) {
+					if anchor != "" {
+						return ok(name, "chain %v gives it to control connections, and the daemon takes it away again from new ones", ch.chainName)
+					}
 					fix.Debian = r.withoutHelper(ch, i)
 					return warning(name, &fix, "chain %v gives it to control connections: the daemon leaves those that have it alone, with all its limits", ch.chainName)
 				}

@@ -32,7 +32,10 @@ func TestFixes(t *testing.T) {
 	if got := r.open(w.chains, 5); got != "nft insert rule inet fw forward tcp dport 5 accept" {
 		t.Errorf("two rules of a chain: %q", got)
 	}
-	if f := kernelHelper(r, c); f.Fix == nil || !strings.HasPrefix(f.Fix.Debian, "nft delete rule ip other last handle 12 ") {
+	if f := kernelHelper(r, c, ""); f.Fix == nil || !strings.HasPrefix(f.Fix.Debian, "nft delete rule ip other last handle 12 ") {
 		t.Errorf("kernel's helper: %+v %+v", f, f.Fix)
+	}
+	if f := kernelHelper(r, c, "ftp"); f.Level != OK || f.Fix != nil || !strings.Contains(f.Text, "ip other last") {
+		t.Errorf("kernel's helper, with an anchor: %+v", f)
 	}
 }

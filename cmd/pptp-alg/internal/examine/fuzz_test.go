@@ -73,7 +73,7 @@ func FuzzRuleset(f *testing.F) {
 			}
 		}
 		c := Config{Ports: []uint16{1723}, Table: "pptp-alg"}
-		findings := append(throughRules(r, c), masquerading(r, "pptp-alg"), kernelHelper(r, c))
+		findings := append(throughRules(r, c), masquerading(r, "pptp-alg"), kernelHelper(r, c, ""))
 		for _, finding := range findings {
 			if finding.Name == "" || finding.Text == "" || finding.Fix != nil && finding.Fix.Debian+finding.Fix.OpenWrt == "" {
 				t.Errorf("%+v", finding)

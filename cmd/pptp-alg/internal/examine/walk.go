@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -20,9 +19,16 @@ type packet struct {
 	protocol     byte
 	source, dest uint16 // ports; 0 is unknown
 	state        uint32 // as `ct state` has it; 0 is unknown: before conntrack
-	// out is the device that a packet from the inside leaves by, "" if that is not known: it
-	// does not come from there, nor from the router itself, and is for no address of the router's.
-	out string
+	flags        byte   // TCP's
+	// The devices that it comes and leaves by, if they are known: then it is also known that
+	// nobody's DNAT is in it.
+	in, out device
+}
+
+// A device is a network device; the zero value is one that is not known.
+type device struct {
+	name  string
+	index int
 }
 
 // Fates of a packet: sets of what may happen to it.
@@ -189,7 +195,6 @@ func truth(b bool) answer {
 // rule evaluates one rule. The verdict is nil where it has none.
 func (w *walk) rule(c *chain, r rule) (match answer, verdict *expr.Verdict) {
 	registers := map[uint32][]byte{} // what is known
-	inDevice := map[uint32]bool{}    // which have the name of the device that it came by
 	match = yes
 	for _, e := range r {
 		if e.match != nil {
@@ -202,35 +207,26 @@ func (w *walk) rule(c *chain, r rule) (match answer, verdict *expr.Verdict) {
 		case *expr.Meta:
 			if !x.SourceRegister {
 				registers[slot(x.Register)] = w.meta(x.Key)
-				inDevice[slot(x.Register)] = x.Key == expr.MetaKeyIIFNAME
 			}
 		case *expr.Ct:
 			if !x.SourceRegister {
 				registers[slot(x.Register)] = nil
-				inDevice[slot(x.Register)] = false
 				switch {
 				case x.Key == expr.CtKeySTATE && w.packet.state != 0:
 					registers[slot(x.Register)] = binary.NativeEndian.AppendUint32(nil, w.packet.state)
-				case x.Key == expr.CtKeySTATUS && w.packet.out != "":
+				case x.Key == expr.CtKeySTATUS && w.packet.out.name != "":
 					registers[slot(x.Register)] = make([]byte, 4) // no DNAT
 				}
 			}
 		case *expr.Payload:
 			if x.OperationType == expr.PayloadLoad {
 				registers[slot(x.DestRegister)] = w.payload(x)
-				inDevice[slot(x.DestRegister)] = false
 			}
 		case *expr.Immediate:
 			registers[slot(x.Register)] = x.Data
-			inDevice[slot(x.Register)] = false
 		case *expr.Bitwise:
 			registers[slot(x.DestRegister)] = masked(registers[slot(x.SourceRegister)], x)
-			inDevice[slot(x.DestRegister)] = false
 		case *expr.Cmp:
-			if inDevice[slot(x.Register)] && w.foreign(x.Data) && (x.Op == expr.CmpOpEq || x.Op == expr.CmpOpNeq) {
-				match = match.and(truth(x.Op == expr.CmpOpNeq))
-				break
-			}
 			match = match.and(compare(registers[slot(x.Register)], x))
 		case *expr.Range:
 			v := registers[slot(x.Register)]
@@ -293,19 +289,31 @@ func (w *walk) meta(key expr.MetaKey) []byte {
 		return []byte{unix.NFPROTO_IPV4}
 	case expr.MetaKeyPROTOCOL:
 		return []byte{0x08, 0x00}
+	case expr.MetaKeyIIFNAME:
+		return w.packet.in.padded()
 	case expr.MetaKeyOIFNAME:
-		if w.packet.out != "" {
-			return append([]byte(w.packet.out), make([]byte, max(0, unix.IFNAMSIZ-len(w.packet.out)))...)
-		}
+		return w.packet.out.padded()
+	case expr.MetaKeyIIF:
+		return w.packet.in.number()
+	case expr.MetaKeyOIF:
+		return w.packet.out.number()
 	}
 	return nil
 }
 
-// foreign reports whether a device's name, as rules have it, is one that the packet has
-// not come by.
-func (w *walk) foreign(name []byte) bool {
-	device := strings.TrimRight(string(name), "\x00")
-	return w.packet.out != "" && len(device) < len(name) && (device == w.packet.out || device == "lo")
+// padded is a device's name as the kernel compares it, number its index.
+func (d device) padded() []byte {
+	if d.name == "" || len(d.name) >= unix.IFNAMSIZ {
+		return nil
+	}
+	return append([]byte(d.name), make([]byte, unix.IFNAMSIZ-len(d.name))...)
+}
+
+func (d device) number() []byte {
+	if d.index == 0 {
+		return nil
+	}
+	return binary.NativeEndian.AppendUint32(nil, uint32(d.index))
 }
 
 func (w *walk) payload(x *expr.Payload) []byte {
@@ -322,6 +330,8 @@ func (w *walk) payload(x *expr.Payload) []byte {
 		return port(w.packet.source)
 	case x.Base == expr.PayloadBaseTransportHeader && x.Offset == 2 && x.Len == 2:
 		return port(w.packet.dest)
+	case x.Base == expr.PayloadBaseTransportHeader && x.Offset == 13 && x.Len == 1 && w.packet.protocol == unix.IPPROTO_TCP && w.packet.flags != 0:
+		return []byte{w.packet.flags}
 	}
 	return nil
 }

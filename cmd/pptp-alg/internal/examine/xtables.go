@@ -48,12 +48,27 @@ func matchHead(b []byte, p packet) answer {
 	if protocol != 0 && (protocol == uint16(p.protocol)) == (inverse&protocolOther != 0) {
 		return no
 	}
-	// Masks of addresses and devices: where one is not empty, what this program does not know decides.
-	some := slices.ContainsFunc(b[8:16], notZero) || slices.ContainsFunc(b[48:80], notZero)
-	if some || flags&fragment != 0 {
+	if slices.ContainsFunc(b[8:16], notZero) || flags&fragment != 0 { // masks of addresses
 		return maybe
 	}
-	return yes
+	in := matchDevice(b[16:32], b[48:64], p.in, inverse&0x01 != 0)
+	return in.and(matchDevice(b[32:48], b[64:80], p.out, inverse&0x02 != 0))
+}
+
+// matchDevice compares a device's name with one of which a mask says how much counts.
+func matchDevice(name, mask []byte, d device, inverse bool) answer {
+	if !slices.ContainsFunc(mask, notZero) {
+		return yes
+	}
+	is := d.padded()
+	if is == nil {
+		return maybe
+	}
+	same := true
+	for i := range mask {
+		same = same && (is[i]^name[i])&mask[i] == 0
+	}
+	return truth(same != inverse)
 }
 
 func notZero(b byte) bool { return b != 0 }
@@ -102,7 +117,7 @@ func matchTCP(b []byte, p packet) answer {
 		return no
 	}
 	port := func(i int) uint16 { return binary.NativeEndian.Uint16(b[i:]) }
-	option, flagMask, inverse := b[8], b[9], b[11]
+	option, flagMask, flagsSet, inverse := b[8], b[9], b[10], b[11]
 	source, dest := within(p.source, port(0), port(2)), within(p.dest, port(4), port(6))
 	if inverse&1 != 0 {
 		source = yes - source
@@ -111,7 +126,12 @@ func matchTCP(b []byte, p packet) answer {
 		dest = yes - dest
 	}
 	a := source.and(dest)
-	if option != 0 || flagMask != 0 {
+	if flagMask != 0 && p.flags != 0 {
+		a = a.and(truth((p.flags&flagMask == flagsSet) == (inverse&4 == 0)))
+	} else if flagMask != 0 {
+		a = a.and(maybe)
+	}
+	if option != 0 {
 		a = a.and(maybe)
 	}
 	return a
