@@ -34,9 +34,9 @@ type pair struct {
 
 // rawWorld has two raw clients and a raw server; another client holds the Call
 // ID crowdedID, so that the daemon must change that of the pair.
-func rawWorld(t *testing.T, o raw.Options) *pair {
+func rawWorld(t *testing.T, o raw.Options, args ...string) *pair {
 	t.Helper()
-	w := withDaemon(t, lab.Plan{RawClients: 2, RawServers: 1})
+	w := withDaemon(t, lab.Plan{RawClients: 2, RawServers: 1}, args...)
 	server := w.rawHost(w.RawServers[0], "wan", lab.WANRouter)
 	listener := server.Listen(peer.Port, 0xfffffff0)
 	first := w.connectRaw(w.rawHost(w.RawClients[1], "lan", lab.LANRouter), server, listener, raw.Options{})

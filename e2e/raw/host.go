@@ -187,6 +187,22 @@ func (h *Host) send(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket
 	return h.frame(b)
 }
 
+// SendOdd sends an enhanced GRE packet of which the headers are not as usual: change may alter the IP header, whose
+// lengths and checksum are made afterwards.
+func (h *Host) SendOdd(to netip.Addr, gre []byte, change func(*layers.IPv4)) error {
+	h.mu.Lock()
+	next := h.neighbour
+	h.mu.Unlock()
+	ip := &layers.IPv4{Version: 4, TTL: 64, Flags: layers.IPv4DontFragment, Protocol: layers.IPProtocolGRE, SrcIP: h.address.AsSlice(), DstIP: to.AsSlice()}
+	change(ip)
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: h.mac, DstMAC: next, EthernetType: layers.EthernetTypeIPv4}, ip, gopacket.Payload(gre)); err != nil {
+		return fmt.Errorf("build packet: %w", err)
+	}
+	return h.frame(buf.Bytes())
+}
+
 // build makes the frame of an IP packet.
 func (h *Host) build(to netip.Addr, protocol layers.IPProtocol, parts ...gopacket.SerializableLayer) ([]byte, error) {
 	h.mu.Lock()

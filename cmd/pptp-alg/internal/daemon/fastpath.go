@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -200,6 +201,14 @@ func (f *fastPath) changes() <-chan struct{} {
 	return f.ways.Changes()
 }
 
+// appeared is news of devices that can be used now.
+func (f *fastPath) appeared() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.ways.Appeared()
+}
+
 func tupleOf(t nat.Tuple) fastpath.Tuple {
 	return fastpath.Tuple{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
 }
@@ -277,12 +286,8 @@ func (f *fastPath) look() {
 	switch {
 	case f.generation == 0:
 	case f.awaited > 0 && !f.watching:
-		all := make([]int, 0, len(f.links))
-		for l := range f.links {
-			all = append(all, l)
-		}
 		f.watching = true
-		f.failed(f.path.Watch(all))
+		f.failed(f.path.Watch(slices.Collect(maps.Keys(f.links))))
 	case f.awaited == 0 && f.watching:
 		f.daemon.table.Schedule(&f.rest, time.Now().Add(watchRest), func(time.Time) {
 			if f.awaited == 0 && f.watching {
@@ -299,33 +304,51 @@ func (f *fastPath) begin(now time.Time) {
 	if f.over != "" {
 		return
 	}
-	links, err := f.ways.Links()
+	err := f.list()
 	if err == nil {
 		f.around, err = f.passedBy()
 	}
 	if err != nil {
 		f.failed(err)
-		f.halt(now, "")
+		f.halt(now, "something could not be read")
 		return
-	}
-	f.links = make(map[int]ways.Link, len(links))
-	all := make([]int, 0, len(links))
-	for _, l := range links {
-		f.links[l.Index] = l
-		all = append(all, l.Index)
 	}
 	if f.last++; f.last == 0 {
 		f.last = 1
 	}
 	f.generation, f.opened = f.last, now
 	f.awaited, f.watching = len(f.leaving), false
-	f.failed(f.path.Keep(all))
+	f.failed(f.path.Keep(slices.Collect(maps.Keys(f.links))))
 	f.failed(f.path.Begin(f.generation))
 	f.look()
 	if !f.watching {
 		f.failed(f.path.Watch(nil))
 	}
 	d.log.Debug("fast path: a generation begins", "generation", f.generation, "awaited", f.awaited)
+}
+
+// list notes the devices that can be used.
+func (f *fastPath) list() error {
+	links, err := f.ways.Links()
+	if err != nil {
+		return err
+	}
+	f.links = make(map[int]ways.Link, len(links))
+	for _, l := range links {
+		f.links[l.Index] = l
+	}
+	return nil
+}
+
+// devices is called when there are more of them: calls may leave by them.
+func (f *fastPath) devices() {
+	if f.generation == 0 {
+		return // the next one begins with them
+	}
+	f.failed(f.list())
+	if f.watching {
+		f.failed(f.path.Watch(slices.Collect(maps.Keys(f.links))))
+	}
 }
 
 // halt closes the fast path at once. The next generation begins after a pause, in which whatever passed the firewall or was

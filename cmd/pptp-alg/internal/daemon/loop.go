@@ -59,6 +59,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.fast.saw(s)
 		case <-d.fast.changes():
 			d.fast.halt(time.Now(), "routes or devices have changed")
+		case <-d.fast.appeared():
+			d.fast.devices()
 		case <-pulse:
 			d.alive()
 		case f := <-d.requests:

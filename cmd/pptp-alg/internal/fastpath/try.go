@@ -34,22 +34,22 @@ func Try() error {
 // NeedsBPF reports whether the kernel wants CAP_BPF also for what a Path does after Open: kernels before 5.19 do where
 // kernel.unprivileged_bpf_disabled is set. It finds out by doing something without.
 func (p *Path) NeedsBPF() bool {
-	needs := make(chan bool)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with what it has left
-		var header = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var data [2]unix.CapUserData
-		if err := unix.Capget(&header, &data[0]); err != nil {
-			needs <- true
-			return
-		}
-		data[0].Effective &= 1 << unix.CAP_NET_ADMIN
-		data[1].Effective = 0
-		if err := unix.Capset(&header, &data[0]); err != nil {
-			needs <- true
-			return
-		}
-		needs <- p.Forget(Tuple{Src: netip.IPv4Unspecified(), Dst: netip.IPv4Unspecified()}) != nil // nobody awaits it
-	}()
-	return <-needs
+	// Capabilities are a thread's. It has to live on: one that ends would be seen with all that it had.
+	runtime.LockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all, few [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil {
+		return true
+	}
+	few = all
+	few[0].Effective, few[1].Effective = all[0].Effective&(1<<unix.CAP_NET_ADMIN), 0
+	if err := unix.Capset(&header, &few[0]); err != nil {
+		return true
+	}
+	needs := p.Forget(Tuple{Src: netip.IPv4Unspecified(), Dst: netip.IPv4Unspecified()}) != nil // nobody awaits it
+	if err := unix.Capset(&header, &all[0]); err != nil {
+		return true
+	}
+	runtime.UnlockOSThread()
+	return needs
 }

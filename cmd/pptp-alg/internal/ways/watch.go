@@ -59,6 +59,12 @@ func (w *Ways) route(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:
 		l, ok := parseLink(m)
+		if ok && !w.uses(l.index) && l.usable() == nil {
+			select {
+			case w.appeared <- struct{}{}:
+			default:
+			}
+		}
 		if relevant = ok && w.uses(l.index) && l != w.links[l.index]; ok && !relevant && !w.uses(l.index) {
 			relevant = w.settings != nil && w.settings.linkdown // its routes may begin to be used, of which no news tell
 		}

@@ -48,8 +48,9 @@ type Ways struct {
 	asks, events, neighbours *netlink.Conn
 	ipsec, policyEvents      *netlink.Conn // nil: this kernel has no IPsec
 
-	changes chan struct{}
-	readers sync.WaitGroup
+	changes  chan struct{}
+	appeared chan struct{}
+	readers  sync.WaitGroup
 
 	// What was learned since the last change of its kind.
 	mu       sync.Mutex
@@ -79,7 +80,7 @@ var groups = []uint32{
 
 // Open begins to watch.
 func Open() (*Ways, error) {
-	w := &Ways{changes: make(chan struct{}, 1)}
+	w := &Ways{changes: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
 	w.forget()
 	err := w.dial()
 	if err != nil {
@@ -148,6 +149,9 @@ func (w *Ways) Close() error {
 // next hop that an answer named does not answer, or news of it were lost. It holds one piece of news: an answer that was given before the news were read is not to be
 // trusted, one that is asked for afterwards is.
 func (w *Ways) Changes() <-chan struct{} { return w.changes }
+
+// Appeared tells that a device can be used now that Links did not list. No answer is wrong therefore.
+func (w *Ways) Appeared() <-chan struct{} { return w.appeared }
 
 // Find says how the packet would be forwarded. The error is an *Unsafe where it must go the ordinary way.
 func (w *Ways) Find(q Question) (Way, error) {
