@@ -16,40 +16,46 @@ import (
 // out as soon as it puts the rules back, not when conntrack forgets the connections two minutes later. One that lives
 // on is left alone.
 func TestConnectionEndedUnseen(t *testing.T) {
-	w := withDaemon(t, lab.Plan{Clients: 3, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{CallID: peer.Counting(500)})
-	var legs []leg
-	for i := range 3 {
-		legs = append(legs, w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Counting(9)}), server), server))
-	}
-	w.talkLeg(legs...)
-	w.status(3)
-	// It hangs while others are at work.
-	w.freeze()
-	w.must(w.Router.DeleteTable(table))
-	closed, reset, lives := legs[0], legs[1], legs[2]
-	closed.client.Session().Close()
-	reset.client.Session().Abort()
-	w.eventually("the connections should be over", func() error {
-		flows, err := w.Router.Conntrack()
-		n := 0
-		for _, f := range flows {
-			if f.Protocol == tcp && f.Timeout.Hours() < 1 {
-				n++
+	for name, flush := range map[string]bool{"rules gone": false, "rules gone, conntrack flushed": true} {
+		t.Run(name, func(t *testing.T) {
+			w := withDaemon(t, lab.Plan{Clients: 3, Servers: 1, Firewall: strict()})
+			server := w.server(0, peer.Config{CallID: peer.Counting(500)})
+			var legs []leg
+			for i := range 3 {
+				legs = append(legs, w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Counting(9)}), server), server))
 			}
-		}
-		if err == nil && n != 2 {
-			err = fmt.Errorf("%d of 2 are", n)
-		}
-		return err
-	})
-	w.must(w.daemon.Signal(syscall.SIGCONT))
-	w.status(1)
-	w.listed(lives)
-	w.talkLeg(lives)
-	w.check(lives.client.SetLinkInfo(), lives.client.Session().Ping(w.ctx), lives.client.HangUp(w.ctx), lives.server.WaitEnd(w.ctx))
-	w.untranslated()
-	w.finish()
+			w.talkLeg(legs...)
+			w.status(3)
+			w.freeze()
+			w.must(w.Router.DeleteTable(table))
+			closed, reset, lives := legs[0], legs[1], legs[2]
+			closed.client.Session().Close()
+			reset.client.Session().Abort()
+			w.eventually("the connections should be over", func() error {
+				flows, err := w.Router.Conntrack()
+				n := 0
+				for _, f := range flows {
+					if f.Protocol == tcp && f.Timeout.Hours() < 1 {
+						n++
+					}
+				}
+				if err == nil && n != 2 {
+					err = fmt.Errorf("%d of 2 are", n)
+				}
+				return err
+			})
+			if flush {
+				w.must(w.Router.FlushConntrack())
+			}
+			w.must(w.daemon.Signal(syscall.SIGCONT))
+			w.status(1)
+			w.listed(lives)
+			w.talkLeg(lives)
+			w.check(lives.client.SetLinkInfo(), lives.client.Session().Ping(w.ctx), lives.client.HangUp(w.ctx), lives.server.WaitEnd(w.ctx))
+			w.untranslated()
+			w.finish()
+		})
+	}
 }
 
 // freeze stops every thread of the daemon where it is, until SIGCONT.

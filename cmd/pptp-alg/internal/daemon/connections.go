@@ -45,7 +45,7 @@ func (d *daemon) disappeared(now time.Time, c *alg.Connection, e conntrack.Event
 	switch {
 	case d.standsStill(c):
 		// addressLost or addressBack decides.
-	case expired && e.TCPState >= conntrack.TCPTimeWait: // both sides closed it, or one reset it
+	case e.TCPState >= conntrack.TCPTimeWait: // both sides closed it, or one reset it
 		c.Over(now)
 	case !lives(c), expired, ending, !d.reconnect(c):
 		c.Lost(now)
