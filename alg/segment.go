@@ -40,7 +40,7 @@ func (s *Segment) set(i int, b byte) {
 	if old := s.Payload[i]; old != b {
 		// A TCP header is a multiple of four bytes long, so parity in the
 		// payload is parity in the checksummed data.
-		s.Checksum = replaceByte(s.Checksum, i, old, b)
+		s.Checksum = ReplaceByte(s.Checksum, i, old, b)
 		s.Payload[i] = b
 		s.Changed = true
 	}

@@ -916,10 +916,10 @@ func checkReplace(t testing.TB, sum uint16, at int, from, to byte) {
 	total := (0xffff - int(sum)) + (int(to)-int(from))*weight
 	total = ((total % 0xffff) + 0xffff) % 0xffff
 	if have := (0xffff - int(got)) % 0xffff; have != total {
-		t.Errorf("replaceByte(%#04x, %d, %#02x, %#02x) = %#04x", sum, at, from, to, got)
+		t.Errorf("ReplaceByte(%#04x, %d, %#02x, %#02x) = %#04x", sum, at, from, to, got)
 	}
 	if from != to && got == 0xffff {
-		t.Errorf("replaceByte(%#04x, %d, %#02x, %#02x) = 0xffff, which no sum of nonzero data has", sum, at, from, to)
+		t.Errorf("ReplaceByte(%#04x, %d, %#02x, %#02x) = 0xffff, which no sum of nonzero data has", sum, at, from, to)
 	}
 }
 

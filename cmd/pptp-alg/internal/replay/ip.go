@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/pcap"
 )
 
@@ -116,21 +117,8 @@ func setAddress(ip []byte, at int, to netip.Addr) {
 	old, new := [4]byte(ip[at:at+4]), to.As4()
 	sum := binary.BigEndian.Uint16(ip[10:])
 	for i := range old {
-		sum = replaceByte(sum, at+i, old[i], new[i])
+		sum = alg.ReplaceByte(sum, at+i, old[i], new[i])
 	}
 	binary.BigEndian.PutUint16(ip[10:], sum)
 	copy(ip[at:], new[:])
-}
-
-// replaceByte updates an Internet checksum for one byte (RFC 1624, equation 3),
-// of whose offset only the parity matters.
-func replaceByte(sum uint16, at int, old, new byte) uint16 {
-	shift := 8
-	if at&1 == 1 {
-		shift = 0
-	}
-	s := uint32(^sum) + uint32(^(uint16(old) << shift)) + uint32(new)<<shift
-	s = s&0xffff + s>>16
-	s = s&0xffff + s>>16
-	return ^uint16(s)
 }

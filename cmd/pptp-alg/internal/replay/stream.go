@@ -40,11 +40,11 @@ func (s *segment) dataSeq() uint32 {
 // set changes a byte of the payload.
 func (s *segment) set(i int, b byte) {
 	if old := s.Payload[i]; old != b {
-		s.Checksum = replaceByte(s.Checksum, i, old, b)
+		s.Checksum = alg.ReplaceByte(s.Checksum, i, old, b)
 		s.Payload[i] = b
 	}
 	if s.outside != nil {
-		s.outsideSum = replaceByte(s.outsideSum, i, s.outside[i], b)
+		s.outsideSum = alg.ReplaceByte(s.outsideSum, i, s.outside[i], b)
 		s.outside[i] = b
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"pptp-alg/alg"
 	"pptp-alg/nat"
 )
 
@@ -34,7 +35,7 @@ func (r *Replay) write(s *segment) {
 		sum = pseudo(sum, real.Addr(), told.Addr())
 		setAddress(ip, address, told.Addr())
 		for i, b := range [2]byte{byte(told.Port() >> 8), byte(told.Port())} {
-			sum = replaceByte(sum, i, tcp[port+i], b)
+			sum = alg.ReplaceByte(sum, i, tcp[port+i], b)
 			tcp[port+i] = b
 		}
 	}
@@ -46,7 +47,7 @@ func (r *Replay) write(s *segment) {
 func pseudo(sum uint16, from, to netip.Addr) uint16 {
 	old, new := from.As4(), to.As4()
 	for i := range old {
-		sum = replaceByte(sum, i, old[i], new[i])
+		sum = alg.ReplaceByte(sum, i, old[i], new[i])
 	}
 	return sum
 }
