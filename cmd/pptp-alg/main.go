@@ -12,8 +12,9 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/cli"
 )
 
-// version is set by the linker: -ldflags "-X main.version=v1.2.3".
-var version string
+// Set by the linker: -ldflags "-X main.version=1.2.3". commit and date (RFC 3339) are
+// only needed where the Go command cannot see the repository.
+var version, commit, date string
 
 func main() {
 	// One goroutine does nearly all the work, in the order in which it comes. On one
@@ -22,26 +23,32 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}
-	p := cli.Program{Version: currentVersion(), Stdout: os.Stdout, Stderr: os.Stderr}
+	p := cli.Program{Version: version, Commit: commit, Date: date, Stdout: os.Stdout, Stderr: os.Stderr}
+	stamp(&p)
 	os.Exit(p.Main(context.Background(), os.Args[1:]))
 }
 
-// currentVersion falls back on what the Go command noted in the program.
-func currentVersion() string {
-	if version != "" {
-		return version
-	}
+// stamp fills in from what the Go command noted in the program what the linker was
+// not told.
+func stamp(p *cli.Program) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		info = new(debug.BuildInfo)
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
+	noted := map[string]string{}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "devel-" + s.Value[:min(len(s.Value), 12)]
+		noted[s.Key] = s.Value
+	}
+	if p.Commit == "" && noted["vcs.revision"] != "" {
+		p.Commit, p.Date = noted["vcs.revision"], noted["vcs.time"]
+		if noted["vcs.modified"] == "true" {
+			p.Commit += " with changes"
 		}
 	}
-	return "devel"
+	if p.Version == "" {
+		p.Version = info.Main.Version
+	}
+	if p.Version == "" || p.Version == "(devel)" {
+		p.Version = "devel"
+	}
 }

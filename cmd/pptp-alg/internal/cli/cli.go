@@ -20,6 +20,8 @@ const (
 // Program is what the command line runs in.
 type Program struct {
 	Version string
+	Commit  string // that it was built from; empty where that is unknown
+	Date    string // of the commit, RFC 3339
 	Stdout  io.Writer
 	Stderr  io.Writer
 	Args    []string // of the command, without its flags

@@ -124,6 +124,16 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%s: code %d, %q, %q", arg, code, out, stderr)
 		}
 	}
+	for _, c := range []struct{ commit, date, want string }{
+		{"0123abc", "2026-01-02T03:04:05Z", "pptp-alg v1 (commit 0123abc of 2026-01-02T03:04:05Z; go"},
+		{"0123abc", "", "pptp-alg v1 (commit 0123abc; go"},
+	} {
+		var out bytes.Buffer
+		Program{Version: "v1", Commit: c.commit, Date: c.date, Stdout: &out, Stderr: &out}.Main(t.Context(), []string{"version"})
+		if !strings.HasPrefix(out.String(), c.want) {
+			t.Errorf("%q, want %q", out.String(), c.want)
+		}
+	}
 }
 
 // serve answers `status` with a document.
