@@ -12,10 +12,14 @@ BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 # Packages with tests that need no kernel: they run on other machines' byte order too.
 PURE      = ./alg ./nat ./conntrack ./rules ./e2e/wire ./e2e/ppp/... ./e2e/inet ./cmd/pptp-alg/internal/...
 CROSS     = mips mipsle arm arm64 386
+# As OpenWrt's processors without a floating point unit need it; see packaging/build.
+ARCHFLAGS = GOMIPS=softfloat GOARM=7,softfloat GO386=softfloat
+# What packages-check builds a second time, from nothing; empty is everything.
+REPRODUCED = amd64 mips
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build install packages packages-check demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -30,6 +34,10 @@ install: build ## the daemon and its manual pages, below $(DESTDIR)$(PREFIX)
 
 packages: ## .deb, .rpm and .ipk for every architecture, in dist/
 	packaging/build dist
+
+packages-check: packages ## whether their contents are as committed, lintian, the unit's exposure, shellcheck, and the same bytes when built again
+	packaging/check dist
+	ONLY="$(REPRODUCED)" packaging/reproduce dist
 
 demo: build ## two clients with one Call ID talk to one server through the daemon
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg bin/pptp-lab demo
@@ -95,8 +103,8 @@ bench-core-baseline: ## what bench-core compares with, anew
 
 cross: ## build for routers' processors
 	@for arch in $(CROSS); do \
-	  GOMIPS=softfloat GOARM=7 GOARCH=$$arch CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pptp-alg-$$arch ./cmd/pptp-alg || exit 1; \
-	  GOMIPS=softfloat GOARM=7 GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./... || exit 1; \
+	  $(ARCHFLAGS) GOARCH=$$arch CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pptp-alg-$$arch ./cmd/pptp-alg || exit 1; \
+	  $(ARCHFLAGS) GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./... || exit 1; \
 	  size=$$(stat -c %s bin/pptp-alg-$$arch); echo "$$arch: $$size bytes"; \
 	  test $$size -le 10000000 || { echo "too large for a router"; exit 1; }; \
 	done
@@ -104,10 +112,27 @@ cross: ## build for routers' processors
 # Without privileges, since emulators know no netlink: tests that need a kernel say so and
 # skip. TestDeadDaemon starts its own program, which this kernel can't without the emulator;
 # TestTcpdumpReads and TestForeign need root's powers over files and users, TestProcess a /proc/self/stat that is not the emulator's.
-emulated: ## unit tests on a big-endian machine, emulated
+emulated: programs-emulated ## unit tests on a big-endian machine, emulated
+	$(MAKE) -s emulated-mips
+
+emulated-all: programs-emulated ## unit tests on all of them, emulated but for 386
+	$(MAKE) -s $(CROSS:%=emulated-%)
+
+QEMU_mips = qemu-mips-static
+QEMU_mipsle = qemu-mipsel-static
+QEMU_arm = qemu-arm-static
+QEMU_arm64 = qemu-aarch64-static
+emulated-%:
 	@command -v qemu-mips-static >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user-static; } >/dev/null
-	CI= GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 $(GO) test -short -timeout 20m -skip '^Test(DeadDaemon|TcpdumpReads|Foreign|Process)$$' \
-	  -exec 'setpriv --bounding-set=-all --inh-caps=-all qemu-mips-static' $(PURE)
+	CI= GOARCH=$* $(ARCHFLAGS) CGO_ENABLED=0 $(GO) test -short -timeout 20m -skip '^Test(DeadDaemon|TcpdumpReads|Foreign|Process)$$' \
+	  -exec 'setpriv --bounding-set=-all --inh-caps=-all $(QEMU_$*)' $(PURE)
+
+# A 386 daemon runs on an x86 kernel, and is tried with calls.
+programs-emulated: build cross ## the program on those machines: what needs no kernel is as here; calls through a 386 daemon
+	@command -v qemu-mips-static >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user-static; } >/dev/null
+	e2e/processors bin $(CROSS)
+	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg-386 $(GO) test -count=1 ./e2e \
+	  -run '^Test(OneClient|EqualCallIDs|StartAgain|Hairpin|ZonePerNetwork|AddressReplaced|StatusJSON|Drop|Tunnels)$$'
 
 # The objects are committed, so that nobody needs a C compiler to build the daemon. Another version of clang makes others.
 CLANG ?= clang-14
@@ -137,4 +162,4 @@ promtool: # checks metrics and alert rules in the tests, which say so where it i
 	apt-get download -qq prometheus && dpkg -x prometheus_*.deb x && mkdir -p $(CURDIR)/bin && cp x/usr/bin/promtool $(CURDIR)/bin/ && rm -r $$d; }
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,7 +11,11 @@ import (
 	"testing"
 )
 
-const view = "../../packaging/openwrt/luci-app-pptp-alg/htdocs/luci-static/resources/view/pptp-alg/status.js"
+const (
+	app  = "../../packaging/openwrt/luci-app-pptp-alg/"
+	view = app + "htdocs/luci-static/resources/view/pptp-alg/status.js"
+	acl  = app + "root/usr/share/rpcd/acl.d/luci-app-pptp-alg.json"
+)
 
 // browser looks for a Chromium. The page is looked at in a real browser, with
 // a stand-in for LuCI's runtime.
@@ -31,6 +36,11 @@ func browser(t *testing.T) string {
 // page shows the view with an answer of the program, and returns its DOM.
 func page(t *testing.T, code int, status string) string {
 	t.Helper()
+	return pageWith(t, acl, code, status)
+}
+
+func pageWith(t *testing.T, permissions string, code int, status string) string {
+	t.Helper()
 	program := browser(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -38,6 +48,8 @@ func page(t *testing.T, code int, status string) string {
 			http.ServeFile(w, r, "testdata/luci.html")
 		case "/view.js":
 			http.ServeFile(w, r, view)
+		case "/acl.json":
+			http.ServeFile(w, r, permissions)
 		case "/status":
 			w.WriteHeader(code)
 			_, _ = w.Write([]byte(status))
@@ -110,6 +122,52 @@ func TestLuCIWithoutCalls(t *testing.T) {
 func TestLuCIWithoutDaemon(t *testing.T) {
 	dom := page(t, http.StatusInternalServerError, "pptp-alg: no daemon answers on /run/pptp-alg/control.sock")
 	for _, want := range []string{"does not answer", "service pptp-alg start", "no daemon answers on"} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// A login without the permission is told so.
+func TestLuCIWithoutPermission(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "acl.json")
+	if err := os.WriteFile(file, []byte(`{"luci-app-pptp-alg": {"read": {"file": {"/usr/sbin/pptp-alg status --json": ["exec"]}}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if dom := pageWith(t, file, http.StatusOK, `{}`); !strings.Contains(dom, "may not see the calls") {
+		t.Error("the page does not say that the permission is missing")
+	}
+}
+
+// What another version of the daemon does not say leaves a gap and no broken page.
+func TestLuCIOtherVersion(t *testing.T) {
+	dom := page(t, http.StatusOK, `{"version":"0.1","calls":[{"id":1,"client":{"address":"192.168.1.20"},"novelty":{}}],"ended":[{}],"connections":null}`)
+	for _, want := range []string{"pptp-alg 0.1, running for –: 1 calls on 0", "192.168.1.20 · –</td>"} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(dom, "undefined") || strings.Contains(dom, "NaN") {
+		t.Errorf("the page shows what is not there:\n%s", dom[strings.Index(dom, "<div"):])
+	}
+}
+
+// Of a thousand calls those are shown that have a warning, then as many as fit.
+func TestLuCIManyCalls(t *testing.T) {
+	var calls []string
+	for i := range 1000 {
+		warning := ""
+		if i >= 990 {
+			warning = fmt.Sprintf(`,"warning":"trouble with %d"`, i)
+		}
+		calls = append(calls, fmt.Sprintf(`{"id":%d,"state":"established","since":"2026-01-01T00:00:00Z","client":{"address":"10.0.%d.%d","call_id":%d},"server":{"address":"198.51.100.7","call_id":7}%s}`,
+			i, i/250, i%250, i, warning))
+	}
+	dom := page(t, http.StatusOK, `{"version":"1","started":"2026-01-01T00:00:00Z","calls":[`+strings.Join(calls, ",")+`],"connections":[],"ended":[]}`)
+	if n := strings.Count(dom, "198.51.100.7 · 7</td>"); n != 200 {
+		t.Errorf("%d calls are shown", n)
+	}
+	for _, want := range []string{"1000 calls", "And 800 more", "trouble with 990", "trouble with 999"} {
 		if !strings.Contains(dom, want) {
 			t.Errorf("the page lacks %q", want)
 		}

@@ -8,7 +8,16 @@
 
 const program = '/usr/sbin/pptp-alg';
 
+/* So many calls a browser lays out every few seconds without trouble, also that of a phone. */
+const shown = 200;
+
+/* Daemons of other versions may say less, or what this page does not know. */
+function list(v) {
+	return Array.isArray(v) ? v : [];
+}
+
 function duration(ms) {
+	if (!isFinite(ms)) return '–';
 	let s = Math.max(0, Math.floor(ms / 1000));
 	const d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
 	if (d) return '%dd %dh'.format(d, h);
@@ -23,12 +32,12 @@ function callID(id) {
 }
 
 function endpoint(e) {
-	return '%s · %s'.format(e.address, callID(e.call_id));
+	return e ? '%s · %s'.format(e.address || '–', callID(e.call_id)) : '–';
 }
 
 /* What the other side sees, where that is something else. */
 function seen(e) {
-	return '%s · %s'.format(e.translated_address, callID(e.translated_call_id));
+	return e ? '%s · %s'.format(e.translated_address || '–', callID(e.translated_call_id)) : '–';
 }
 
 function traffic(packets, bytes) {
@@ -47,7 +56,7 @@ function table(head, rows, nothing) {
 }
 
 function liveRow(c, now) {
-	const state = [ c.state ];
+	const state = [ c.state || '–' ];
 	if (c.warning)
 		state.push(E('br'), E('em', { 'class': 'warning' }, [ c.warning ]));
 	return [
@@ -67,23 +76,31 @@ function endedRow(c, now) {
 }
 
 function render(s, now) {
-	const unread = s.connections.filter(c => c.unparsed);
+	const connections = list(s.connections), unread = connections.filter(c => c.unparsed);
+	/* What needs attention is not among those that are left out. */
+	const calls = list(s.calls), first = calls.filter(c => c.warning).concat(calls.filter(c => !c.warning)).slice(0, shown);
 	return [
 		E('p', {}, [ _('pptp-alg %s, running for %s: %d calls on %d control connections.').format(
-			s.version, duration(now - Date.parse(s.started)), s.calls.length, s.connections.length) ]),
+			s.version || '–', duration(now - Date.parse(s.started)), calls.length, connections.length) ]),
 		E('h3', {}, [ _('Calls') ]),
 		table([ _('Client · Call ID'), _('Server sees'), _('Server · Call ID'), _('State'), _('Age'), _('From client'), _('From server') ],
-			s.calls.map(c => liveRow(c, now)), _('No call is up.')),
+			first.map(c => liveRow(c, now)), _('No call is up.')),
+		calls.length > first.length ? E('p', {}, [ _('And %d more, which "pptp-alg status" shows.').format(calls.length - first.length) ]) : '',
 		unread.length ? E('h3', {}, [ _('Control connections that are not understood') ]) : '',
 		unread.length ? table([ _('Client'), _('Server'), _('Reason') ],
-			unread.map(c => [ c.client.address, c.server.address, c.unparsed ]), '') : '',
+			unread.slice(0, shown).map(c => [ (c.client || {}).address || '–', (c.server || {}).address || '–', c.unparsed ]), '') : '',
 		E('h3', {}, [ _('Calls that ended') ]),
 		table([ _('Ago'), _('Client · Call ID'), _('Server · Call ID'), _('Lasted'), _('Reason') ],
-			s.ended.slice(0, 20).map(c => endedRow(c, now)), _('None yet.'))
+			list(s.ended).slice(0, 20).map(c => endedRow(c, now)), _('None yet.'))
 	];
 }
 
 function failure(err) {
+	if (err.name == 'PermissionError')
+		return E('div', { 'class': 'alert-message warning' }, [
+			E('h4', {}, [ _('This login may not see the calls') ]),
+			E('p', {}, [ _('Its permissions lack "luci-app-pptp-alg"; right after the installation, log out and in again.') ])
+		]);
 	return E('div', { 'class': 'alert-message warning' }, [
 		E('h4', {}, [ _('The daemon does not answer') ]),
 		E('p', {}, [ _('Is it running? Start it with "service pptp-alg start".') ]),
