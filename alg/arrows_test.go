@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"conntrack":      {},
 	"rules":          {},
 	"e2e":            {"e2e"},
+	"packaging":      {},
 	"cmd/pptp-lab":   {"cmd/pptp-lab/internal", "e2e"},
 	"cmd/pptp-bench": {"e2e"},
 	"cmd/pptp-alg":   {"cmd/pptp-alg/internal", "alg", "nat", "conntrack", "rules"},
