@@ -166,6 +166,12 @@ func (c *Client) getOurs(e Entry) (Stored, error) {
 // Delete removes an entry of ours. If what has its original tuple is not ours, or translates
 // to something else than e (it belongs to another call then), nothing happens and the answer is ErrNotFound.
 func (c *Client) Delete(e Entry) error {
+	_, err := c.DeleteCounted(e)
+	return err
+}
+
+// DeleteCounted is Delete, and returns the entry as it was just before.
+func (c *Client) DeleteCounted(e Entry) (Stored, error) {
 	s, err := c.getOurs(e)
 	if err == nil && s.Leaves != e.Leaves {
 		err = ErrNotFound
@@ -174,9 +180,9 @@ func (c *Client) Delete(e Entry) error {
 		err = c.deleteID(protocolGRE, e.original(), e.Zone, s.ID)
 	}
 	if err != nil {
-		return fmt.Errorf("delete conntrack entry: %v: %w", e, err)
+		return Stored{}, fmt.Errorf("delete conntrack entry: %v: %w", e, err)
 	}
-	return nil
+	return s, nil
 }
 
 // DeleteFlow removes a flow, such as one that an ExistsError names, if it is still the same entry.

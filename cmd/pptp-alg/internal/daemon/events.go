@@ -25,9 +25,12 @@ func (d *daemon) callEvent(e nat.Event) {
 		kind = news.CallEstablished
 		d.watchGRE(e.Time, c)
 	case e.Kind == nat.CallEnded && c.Refused:
-		kind, count = news.CallRefused, d.counted
+		kind = news.CallRefused
 	case e.Kind == nat.CallEnded:
-		kind, count = news.CallEnded, d.counted
+		kind = news.CallEnded
+		if !c.Up.IsZero() {
+			count = d.counted
+		}
 	}
 	if kind == news.CallRequested {
 		d.log.Debug(e.Kind.String(), d.callArgs(c)...)

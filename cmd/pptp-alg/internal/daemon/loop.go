@@ -27,6 +27,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 	defer timer.Stop()
 	pulse, stopPulse := d.pulse()
 	defer stopPulse()
+	var begun time.Time // with a segment
 	for {
 		if next, ok := d.table.Next(); ok {
 			timer.Reset(time.Until(next))
@@ -46,7 +47,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 				}
 				return errQueueClosed
 			}
-			d.packet(time.Now(), p)
+			begun = time.Now()
+			d.packet(begun, p)
 		case <-timer.C:
 			d.table.ExpireSome(time.Now(), expireAtOnce)
 		case r := <-d.removals:
@@ -70,6 +72,10 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		}
 		d.journal.flush(time.Now())
 		d.evidence.Flush()
+		if !begun.IsZero() {
+			d.worked.Add(int64(time.Since(begun)))
+			begun = time.Time{}
+		}
 	}
 }
 

@@ -165,9 +165,10 @@ func (p *plane) Renew(m *nat.Mapping) error {
 func (p *plane) Close(m *nat.Mapping) {
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
-	m.Past = p.traffic(m)
 	e := entryOf(m)
-	if err := p.ct.Delete(e); err != nil && !errors.Is(err, conntrack.ErrNotFound) {
+	last, err := p.ct.DeleteCounted(e)
+	m.Past = sum(m.Past, last.Counters) // an entry that is gone has counted nothing more
+	if err != nil && !errors.Is(err, conntrack.ErrNotFound) {
 		p.errors++
 		p.log.Error("cannot delete a conntrack entry", "entry", e.String(), "error", err)
 	}

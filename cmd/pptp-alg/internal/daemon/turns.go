@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"container/heap"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 )
@@ -14,20 +17,64 @@ const (
 	maxWaitingClient = 256  // of one, and no more than are left for others
 )
 
-// turns has the clients take turns at the owner, a segment each. What one
-// client sends, however much and however laborious, delays a segment of another
-// by one turn at most. Segments of one client stay in order, and so do those of
-// each connection.
+// maxOwed is how far a client may be behind the others at most for what it has used.
+const maxOwed = 100 * time.Millisecond
+
+// turns has the clients share the owner's time: the next segment is one of the client
+// that has used least of it. What one client sends, however much and however laborious,
+// delays a segment of another that sends little by what the owner has just begun, and
+// no more. Segments of one client stay in order, and so do those of each connection.
+//
+// It is fair queueing with start times (Goyal and others, 1996): the clock is what a
+// client has used that always had segments waiting, and who comes begins there.
 type turns struct {
 	lines   map[netip.Addr]*line
-	ring    []*line // those with segments, in the order of their turns
+	ring    ring // those with segments
 	waiting int
+	clock   time.Duration
+	number  uint64
+	served  *line // whose segment the owner has
+	hogs    hogs
 }
 
 // line is what one client has waiting.
 type line struct {
 	client  netip.Addr
 	packets []*queue.Packet
+	used    time.Duration // of the owner's time, as the clock counts
+	cost    time.Duration // of its last segment, and so probably of the next
+	since   uint64        // when it came, as a number: of equals the first one is next
+	place   int           // in the ring
+	window  uint64        // see hogs
+	recent  time.Duration // of the owner's time, in that window
+}
+
+// ring has the line first whose turn it is (container/heap).
+type ring []*line
+
+func (r ring) Len() int { return len(r) }
+
+func (r ring) Less(i, j int) bool {
+	return r[i].used < r[j].used || r[i].used == r[j].used && r[i].since < r[j].since
+}
+
+func (r ring) Swap(i, j int) {
+	r[i], r[j] = r[j], r[i]
+	r[i].place, r[j].place = i, j
+}
+
+func (r *ring) Push(x any) {
+	l := x.(*line)
+	l.place = len(*r)
+	*r = append(*r, l)
+}
+
+func (r *ring) Pop() any {
+	last := len(*r) - 1
+	l := (*r)[last]
+	(*r)[last] = nil
+	*r = (*r)[:last]
+	return l
 }
 
 func newTurns() *turns { return &turns{lines: map[netip.Addr]*line{}} }
@@ -44,48 +91,80 @@ func (t *turns) add(client netip.Addr, p *queue.Packet) bool {
 		return false
 	}
 	if l == nil {
+		if len(t.lines) >= maxWaiting { // remembered for what they have used
+			maps.DeleteFunc(t.lines, func(_ netip.Addr, l *line) bool { return len(l.packets) == 0 })
+		}
 		l = &line{client: client}
 		t.lines[client] = l
-		t.ring = append(t.ring, l)
 	}
 	l.packets = append(l.packets, p)
 	t.waiting++
+	if have == 0 {
+		t.number++
+		l.used, l.since = max(l.used, t.clock), t.number
+		heap.Push(&t.ring, l)
+	}
 	return true
 }
 
-// head is the segment whose turn it is, nil if none waits.
-func (t *turns) head() *queue.Packet {
+// next is the line whose turn it is, nil if none waits.
+func (t *turns) next() *line {
 	if len(t.ring) == 0 {
 		return nil
 	}
-	return t.ring[0].packets[0]
+	return t.ring[0]
 }
 
-// pop takes the head away, and has its client wait for the others.
-func (t *turns) pop() {
-	l := t.ring[0]
+// take takes the first segment of a line, for the owner.
+func (t *turns) take(l *line) {
 	l.packets[0] = nil
 	l.packets = l.packets[1:]
-	t.ring[0] = nil
-	t.ring = t.ring[1:]
 	t.waiting--
+	t.served = l
+	t.number++
+	l.used, l.since = l.used+l.cost, t.number // until it is known
 	if len(l.packets) > 0 {
-		t.ring = append(t.ring, l)
-	} else {
-		delete(t.lines, l.client)
+		heap.Fix(&t.ring, l.place)
+		return
+	}
+	heap.Remove(&t.ring, l.place)
+}
+
+// charge says what the segment cost that the owner had.
+func (t *turns) charge(cost time.Duration) {
+	l := t.served
+	if l == nil {
+		return
+	}
+	t.served = nil
+	t.hogs.add(l, cost)
+	active := len(t.ring)
+	if len(l.packets) == 0 {
+		active++
+	}
+	t.clock += cost / time.Duration(active)
+	l.used, l.cost = min(l.used+cost-l.cost, t.clock+maxOwed), cost
+	switch {
+	case len(l.packets) > 0:
+		heap.Fix(&t.ring, l.place)
+	case l.used <= t.clock && t.lines[l.client] == l:
+		delete(t.lines, l.client) // it would begin at the clock anyhow
 	}
 }
 
 // share reads segments from in and offers them to the owner in turn, until in is
-// closed or ctx is done. What is too much for a client goes to refuse.
-func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packet, ports []uint16, refuse func(*queue.Packet)) {
+// closed or ctx is done. What is too much for a client goes to refuse. worked says how
+// much time the owner has spent on segments.
+func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packet, ports []uint16, refuse func(*queue.Packet), worked func() time.Duration, widen func(bool)) {
 	defer close(out)
 	t := newTurns()
+	before := worked()
 	for in != nil || t.waiting > 0 {
-		offer := out
-		head := t.head()
-		if head == nil {
-			offer = nil
+		var offer chan<- *queue.Packet
+		var head *queue.Packet
+		l := t.next()
+		if l != nil {
+			offer, head = out, l.packets[0]
 		}
 		select {
 		case <-ctx.Done():
@@ -98,7 +177,13 @@ func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packe
 				refuse(p)
 			}
 		case offer <- head:
-			t.pop()
+			now := worked() // the segment before this one is dealt with
+			t.charge(now - before)
+			before = now
+			t.take(l)
+			if wide, changed := t.hogs.look(time.Now()); changed {
+				widen(wide)
+			}
 		}
 	}
 }
@@ -116,9 +201,10 @@ func clientOf(p *queue.Packet, ports []uint16) netip.Addr {
 // shared starts to share the queue's segments.
 func (d *daemon) shared(ctx context.Context) <-chan *queue.Packet {
 	out := make(chan *queue.Packet)
-	go share(ctx, d.queue.Packets(), out, d.ports, func(p *queue.Packet) {
+	refuse := func(p *queue.Packet) {
 		d.overdone.Add(1)
 		_ = d.queue.Drop(p) // its failures are counted
-	})
+	}
+	go share(ctx, d.queue.Packets(), out, d.ports, refuse, func() time.Duration { return time.Duration(d.worked.Load()) }, widen)
 	return out
 }

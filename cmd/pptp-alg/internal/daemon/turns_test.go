@@ -4,9 +4,13 @@ import (
 	"context"
 	"net/netip"
 	"testing"
+	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 )
+
+// idle is an owner that spends no time.
+func idle() time.Duration { return 0 }
 
 func segmentOf(client string, id uint32) *queue.Packet {
 	return &queue.Packet{ID: id, Src: netip.MustParseAddrPort(client + ":5000"), Dst: netip.MustParseAddrPort("203.0.113.1:1723")}
@@ -31,9 +35,10 @@ func TestTurns(t *testing.T) {
 		}
 	}
 	var ids []uint32
-	for turns.head() != nil {
-		ids = append(ids, turns.head().ID)
-		turns.pop()
+	for l := turns.next(); l != nil; l = turns.next() {
+		ids = append(ids, l.packets[0].ID)
+		turns.charge(time.Millisecond)
+		turns.take(l)
 	}
 	if len(ids) != maxWaitingClient+3 || ids[0] != 0 || ids[1] != 1000 || ids[2] != 1001 || ids[3] != 1002 {
 		t.Fatalf("%d segments, first %v", len(ids), ids[:4])
@@ -43,8 +48,72 @@ func TestTurns(t *testing.T) {
 			t.Fatalf("segment %d of the first client came as number %d", id, i+1)
 		}
 	}
-	if turns.waiting != 0 || len(turns.lines) != 0 || len(turns.ring) != 0 {
-		t.Errorf("left: %d waiting, %d lines, %d in the ring", turns.waiting, len(turns.lines), len(turns.ring))
+	if turns.waiting != 0 || len(turns.ring) != 0 {
+		t.Errorf("left: %d waiting, %d in the ring", turns.waiting, len(turns.ring))
+	}
+}
+
+// A client always has segments waiting, and each takes ten times as long as one of
+// another client, which sends its next one when the last one went on. The other one's
+// next segment is always the next.
+func TestTurnsByWork(t *testing.T) {
+	turns := newTurns()
+	laborious, honest := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	add := func(client netip.Addr) { turns.add(client, segmentOf(client.String(), 1)) }
+	for range maxWaitingClient {
+		add(laborious)
+	}
+	cost := time.Duration(0)
+	for turn := range 100 {
+		turns.charge(cost)
+		l := turns.next()
+		turns.take(l)
+		cost = 10 * time.Millisecond
+		switch l.client {
+		case laborious:
+			add(laborious)
+			add(honest)
+		case honest:
+			cost = time.Millisecond
+		}
+		if want := turn % 2; turn > 0 && (want == 1) != (l.client == honest) {
+			t.Fatalf("turn %d is that of %v", turn, l.client)
+		}
+	}
+}
+
+// New clients come without end, each with one segment. They do not keep one away that
+// was there before, whatever it has used.
+func TestTurnsEnd(t *testing.T) {
+	turns := newTurns()
+	old := netip.MustParseAddr("10.0.0.1")
+	turns.add(old, segmentOf("10.0.0.1", 1))
+	turns.take(turns.next())
+	turns.add(old, segmentOf("10.0.0.1", 2))
+	fresh := func(n int) {
+		turns.add(netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}), segmentOf("10.1.0.1", 1))
+	}
+	fresh(0)
+	turns.charge(time.Hour) // at once as much as anybody can
+	for n := 1; ; n++ {
+		fresh(n)
+		l := turns.next()
+		turns.take(l)
+		if l.client == old {
+			break
+		}
+		turns.charge(time.Millisecond)
+		if n == 1000 {
+			t.Fatalf("%d others had their turn", n)
+		}
+	}
+	for n := range 3 * maxWaiting {
+		fresh(n)
+		turns.take(turns.next())
+		turns.charge(time.Millisecond)
+	}
+	if len(turns.lines) > maxWaiting+1 {
+		t.Errorf("%d clients are remembered", len(turns.lines))
 	}
 }
 
@@ -77,7 +146,7 @@ func TestShare(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		share(context.Background(), in, out, []uint16{1723}, func(*queue.Packet) { refused++ })
+		share(context.Background(), in, out, []uint16{1723}, func(*queue.Packet) { refused++ }, idle, func(bool) {})
 	}()
 	const sent = maxWaitingClient + 50
 	for i := range uint32(sent) {
@@ -102,7 +171,7 @@ func TestShare(t *testing.T) {
 func TestShareEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in, out := make(chan *queue.Packet), make(chan *queue.Packet)
-	go share(ctx, in, out, nil, func(*queue.Packet) {})
+	go share(ctx, in, out, nil, func(*queue.Packet) {}, idle, func(bool) {})
 	in <- segmentOf("10.0.0.1", 1)
 	cancel()
 	for range out { // closed
