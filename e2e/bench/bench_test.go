@@ -197,3 +197,34 @@ func TestVanish(t *testing.T) {
 		t.Errorf("%d calls are up, %d ended, %v", len(s.Up()), len(s.Ended), err)
 	}
 }
+
+// TestFast: the calls of the fast path are on it before anything is measured, through the bridge, and are carried as they should.
+func TestFast(t *testing.T) {
+	needLab(t)
+	program := filepath.Join(t.TempDir(), "pptp-alg")
+	build := exec.Command("go", "build", "-o", program, "pptp-alg/cmd/pptp-alg")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build pptp-alg: %v\n%s", err, out)
+	}
+	w := world1(t, Fast, options{program: program, config: limitsOff, bridge: true})
+	if err := w.place(t.Context(), 20, 1, manner{echo: true, vanish: true}); err != nil {
+		t.Fatal(err)
+	}
+	flows := w.flows(20)
+	if err := errors.Join(w.drain(), w.quicken(t.Context(), flows)); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range directions {
+		if good, err := w.check(d, flows); err != nil || len(good) != 20 {
+			t.Errorf("%s: %d of 20 calls are carried, %v", d, len(good), err)
+		}
+	}
+	s, err := w.daemon.Status(t.Context())
+	if err != nil || len(s.Up()) != 20 || len(slowly(s)) != 0 {
+		t.Errorf("of %d calls on the fast path some are not: %v, %v", len(s.Up()), slowly(s), err)
+	}
+	if link, err := w.router.Netlink().LinkByName("lan"); err != nil || link.Type() != "bridge" {
+		t.Errorf("the router's inside is no bridge: %v, %v", link, err)
+	}
+}

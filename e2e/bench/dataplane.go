@@ -20,23 +20,24 @@ type competitor struct {
 // stageKinds says who takes part at a number of calls. One call of pptp-alg is
 // measured in every stage: what many calls cost is then a ratio within a round.
 func stageKinds(calls int) []entrant {
-	all := []entrant{{Plain, calls}, {Helper, calls}, {ALG, calls}}
+	all := []entrant{{Plain, calls, false}, {Helper, calls, false}, {ALG, calls, false}}
 	if calls == 1 {
-		return append(all, entrant{Masq, 1}, entrant{Entries, 1})
+		return append(all, entrant{Masq, 1, false}, entrant{Entries, 1, false})
 	}
-	return append(all, entrant{ALG, 1})
+	return append(all, entrant{ALG, 1, false})
 }
 
 type entrant struct {
-	kind  Kind
-	calls int
+	kind   Kind
+	calls  int
+	bridge bool // at the router's inside
 }
 
 // dataPlane measures all stages.
 func (r *run) dataPlane(ctx context.Context) (*Data, error) {
 	d := &Data{Machine: r.machine(), Payload: r.plan.Payload, Large: r.plan.Large}
 	for _, calls := range r.plan.Calls {
-		if err := r.stage(ctx, d, calls); err != nil {
+		if err := r.stage(ctx, d, calls, stageKinds(calls), r.plan.detailed(calls)); err != nil {
 			return nil, err
 		}
 	}
@@ -44,14 +45,14 @@ func (r *run) dataPlane(ctx context.Context) (*Data, error) {
 }
 
 // stage measures all competitors with a number of calls, in turn.
-func (r *run) stage(ctx context.Context, d *Data, calls int) (err error) {
+func (r *run) stage(ctx context.Context, d *Data, calls int, entrants []entrant, detailed bool) (err error) {
 	var all []*competitor
 	defer func() {
 		for _, c := range all {
 			err = errors.Join(err, c.close())
 		}
 	}()
-	for _, e := range stageKinds(calls) {
+	for _, e := range entrants {
 		if e.kind == Helper && calls > r.plan.Helper {
 			continue
 		}
@@ -68,7 +69,7 @@ func (r *run) stage(ctx context.Context, d *Data, calls int) (err error) {
 	if err := r.rates(ctx, all, calls, d.Payload, &d.Rates); err != nil {
 		return err
 	}
-	if !r.plan.detailed(calls) {
+	if !detailed {
 		return nil
 	}
 	if err := r.latency(all, calls, &d.Latency); err != nil {
@@ -81,7 +82,9 @@ func (r *run) stage(ctx context.Context, d *Data, calls int) (err error) {
 // arrives as it should.
 func (r *run) compete(ctx context.Context, e entrant) (c *competitor, err error) {
 	began := time.Now()
-	w, err := newWorld(ctx, e.kind, r.options())
+	o := r.options()
+	o.bridge = e.bridge
+	w, err := newWorld(ctx, e.kind, o)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +120,11 @@ func (r *run) compete(ctx context.Context, e entrant) (c *competitor, err error)
 		}
 		w.failures += len(c.flowing) - len(good)
 		c.flowing = good
+	}
+	if e.kind == Fast {
+		if err := w.quicken(ctx, c.flowing); err != nil {
+			return c, err
+		}
 	}
 	r.say("%s carries %d calls, ready after %v", e.kind.Name(), len(c.flowing), time.Since(began).Round(10*time.Millisecond))
 	return c, nil

@@ -18,7 +18,7 @@ const (
 )
 
 // blockNames are the blocks, in the order in which a terminal shows them.
-var blockNames = []string{"machine", "rates", "ways", "throughput", "latency", "setup", "messages", "scale", "size", "targets", "summary"}
+var blockNames = []string{"machine", "rates", "ways", "throughput", "latency", "setup", "messages", "scale", "size", "fast", "fast-throughput", "fast-ways", "fast-latency", "targets", "summary"}
 
 // blocks makes the text of every block.
 func blocks(r *Results) map[string]string {
@@ -29,7 +29,10 @@ func blocks(r *Results) map[string]string {
 	b["targets"] = targetTable(r)
 	if d := r.Data; d != nil {
 		b["summary"] = summary(d)
-		b["rates"], b["ways"], b["throughput"], b["latency"], b["machine"] = rateTable(d), wayTable(d), throughputTable(d), latencyTable(d), machineText(d.Machine)
+		b["rates"], b["ways"], b["throughput"], b["latency"], b["machine"] = rateTable(d), wayTable(d, Plain, Helper, ALG), throughputTable(d), latencyTable(d), machineText(d.Machine)
+	}
+	if d := r.Fast; d != nil {
+		b["fast"], b["fast-throughput"], b["fast-ways"], b["fast-latency"] = fastCurveLink+fastTable(d.Rates), fastTable(d.Throughput), wayTable(d, Plain, ALG, Fast), latencyTable(d)
 	}
 	if c := r.Control; c != nil {
 		b["setup"], b["messages"] = setupTable(c), messageTable(c)
@@ -78,25 +81,61 @@ func machineText(m Machine) string {
 
 // curves are the files that are drawn, by name.
 func curves(r *Results) map[string]string {
-	if r.Data == nil {
-		return nil
+	all := map[string]string{}
+	if r.Data != nil {
+		all["rates.svg"], all["share.svg"] = dataCurves(r.Data)
 	}
+	if r.Fast != nil {
+		all["fast.svg"] = fastCurve(r.Fast)
+	}
+	return all
+}
+
+// fastCurveLink shows the curve in a document in docs.
+const fastCurveLink = "![share of plain forwarding, by number of calls](../bench/results/fast.svg)\n\n"
+
+// fastCurve is the fast path's share of plain forwarding, and that without it.
+func fastCurve(d *Data) string {
+	share := chart{title: "Share of plain forwarding, through a bridge", x: "calls", y: "share", most: 1.5, format: percent}
+	for _, k := range []struct {
+		kind   Kind
+		colour string
+	}{{Fast, "#009e73"}, {ALG, "#0072b2"}} {
+		c := curve{name: k.kind.Name(), colour: k.colour}
+		for _, n := range stages(d.Rates) {
+			s, carried := both(d.Rates, n, k.kind, 0)
+			plain, _ := both(d.Rates, n, Plain, 0)
+			if carried > 0 {
+				c.points = append(c.points, point{float64(carried), s.over(plain).Median()})
+			}
+		}
+		if len(c.points) > 0 {
+			share.curves = append(share.curves, c)
+		}
+	}
+	return share.svg()
+}
+
+func percent(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
+
+// dataCurves are packets a second and the share of plain forwarding.
+func dataCurves(d *Data) (rates, shares string) {
 	rate, share := chart{
 		title: "GRE through a router: packets a second of one core", x: "calls", y: "packets a second", log: true, format: grouped,
 	}, chart{
-		title: "Share of plain forwarding", x: "calls", y: "share", most: 1, format: func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) },
+		title: "Share of plain forwarding", x: "calls", y: "share", most: 1, format: percent,
 	}
 	for _, k := range []struct {
 		kind   Kind
 		colour string
 	}{{Plain, "#7a7a7a"}, {ALG, "#0072b2"}, {Helper, "#d55e00"}} {
 		a, b := curve{name: k.kind.Name(), colour: k.colour}, curve{name: k.kind.Name(), colour: k.colour}
-		for _, n := range stages(r.Data.Rates) {
-			s, carried := both(r.Data.Rates, n, k.kind, 0)
+		for _, n := range stages(d.Rates) {
+			s, carried := both(d.Rates, n, k.kind, 0)
 			if carried == 0 {
 				continue
 			}
-			plain, _ := both(r.Data.Rates, n, Plain, 0)
+			plain, _ := both(d.Rates, n, Plain, 0)
 			a.points = append(a.points, point{float64(carried), s.Median()})
 			b.points = append(b.points, point{float64(carried), s.over(plain).Median()})
 		}
@@ -107,7 +146,7 @@ func curves(r *Results) map[string]string {
 			}
 		}
 	}
-	return map[string]string{"rates.svg": rate.svg(), "share.svg": share.svg()}
+	return rate.svg(), share.svg()
 }
 
 // fill replaces the blocks of a document.

@@ -38,8 +38,10 @@ func TestOutdated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := save(dir, "data.json", someData()); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"data.json", "fast.json"} {
+		if err := save(dir, name, someData()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	outdated := func() int {
 		names, err := Outdated(dir, dir)
@@ -48,7 +50,7 @@ func TestOutdated(t *testing.T) {
 		}
 		return len(names)
 	}
-	if n := outdated(); n != len(documents)+2 {
+	if n := outdated(); n != len(documents)+3 {
 		t.Errorf("%d files are outdated instead of all", n)
 	}
 	if err := WriteDocs(dir, dir); err != nil {

@@ -11,6 +11,7 @@ import (
 // Results are all figures of a run. Every part is a file of its own.
 type Results struct {
 	Data    *Data
+	Fast    *Data // through a bridge
 	Control *Control
 	Scale   *Scale
 	Size    *Size
@@ -128,7 +129,7 @@ type Binary struct {
 
 // files are the parts by the names of their files.
 func (r *Results) files() map[string]any {
-	return map[string]any{"data.json": &r.Data, "control.json": &r.Control, "scale.json": &r.Scale, "size.json": &r.Size}
+	return map[string]any{"data.json": &r.Data, "fast.json": &r.Fast, "control.json": &r.Control, "scale.json": &r.Scale, "size.json": &r.Size}
 }
 
 // Load reads results. Parts that were never measured stay nil.

@@ -15,7 +15,7 @@ type Config struct {
 	Program string    // path of pptp-alg
 	Version string    // of the program, as it says itself
 	Results string    // directory for the JSON files
-	Only    string    // one part: data, control, scale, size; empty: all
+	Only    string    // one part: data, fast, control, scale, size; empty: all
 	Plan    Plan      // Full or Once
 	Out     io.Writer // says what is being done
 }
@@ -30,6 +30,7 @@ type Plan struct {
 	Large   int           // bytes in a packet for throughput and latency
 	Details []int         // stages with latency and throughput
 	Packets int           // single packets in a round of the latency
+	Fast    []int         // stages of the fast path
 
 	ControlRounds int
 	Alone, Crowd  int // calls in a round: one after the other; with all clients
@@ -48,7 +49,7 @@ type Plan struct {
 func Full() Plan {
 	return Plan{
 		Calls: []int{1, 10, 100, 1_000, 4_000, 10_000, 50_000}, Helper: 10_000, Rounds: 15, Turn: 100 * time.Millisecond, Payload: 100, Large: 1400,
-		Details: []int{1, 10_000}, Packets: 2_000,
+		Details: []int{1, 10_000}, Packets: 2_000, Fast: []int{1, 4_000, 50_000},
 		ControlRounds: 7, Alone: 300, Crowd: 1_280, Echoes: 2_000,
 		Scale: []int{10_000, 50_000}, Rest: 75 * time.Second, IdleCalls: 10_000, Idle: 2 * time.Minute,
 		Starts: 11, Builds: len(architectures),
@@ -58,7 +59,7 @@ func Full() Plan {
 // Once runs everything with small numbers, to see that it works.
 func Once() Plan {
 	return Plan{
-		Calls: []int{1, 100}, Helper: 100, Rounds: 1, Turn: 10 * time.Millisecond, Payload: 100, Large: 1400, Details: []int{1}, Packets: 100,
+		Calls: []int{1, 100}, Helper: 100, Rounds: 1, Turn: 10 * time.Millisecond, Payload: 100, Large: 1400, Details: []int{1}, Packets: 100, Fast: []int{1, 100},
 		ControlRounds: 1, Alone: 10, Crowd: 128, Echoes: 20,
 		Scale: []int{200}, IdleCalls: 100, Idle: 200 * time.Millisecond,
 		Starts: 1, Builds: 1,
@@ -82,7 +83,7 @@ type run struct {
 }
 
 // Parts are the names for Config.Only, in the order in which they are measured.
-var Parts = []string{"data", "control", "scale", "size"}
+var Parts = []string{"data", "fast", "control", "scale", "size"}
 
 // Run measures and writes the results.
 func Run(ctx context.Context, c Config) error {
@@ -92,6 +93,7 @@ func Run(ctx context.Context, c Config) error {
 	r := &run{Config: c, plan: c.Plan, began: time.Now()}
 	measure := map[string]func() (any, error){
 		"data":    func() (any, error) { return r.dataPlane(ctx) },
+		"fast":    func() (any, error) { return r.fastPath(ctx) },
 		"control": func() (any, error) { return r.controlPlane(ctx) },
 		"scale":   func() (any, error) { return r.scale(ctx) },
 		"size":    func() (any, error) { return r.size(ctx) },

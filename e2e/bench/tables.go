@@ -127,10 +127,21 @@ func rateTable(d *Data) string {
 	return text
 }
 
-// wayTable is rateTable for each direction, without ratios.
-func wayTable(d *Data) string {
+// fastTable is packets a second by number of calls, through a bridge.
+func fastTable(rates []Rate) string {
+	t := &table{head: []string{"calls", Plain.Name(), ALG.Name(), Fast.Name(), "to plain", "to " + ALG.Name()}}
+	for _, n := range stages(rates) {
+		plain, _ := both(rates, n, Plain, 0)
+		alg, _ := both(rates, n, ALG, 0)
+		fast, _ := both(rates, n, Fast, 0)
+		t.row(grouped(float64(n)), hundreds(plain), hundreds(alg), hundreds(fast), ratio(fast.over(plain)), ratio(fast.over(alg)))
+	}
+	return t.String()
+}
+
+// wayTable is the rates of each direction, without ratios.
+func wayTable(d *Data, kinds ...Kind) string {
 	t := &table{head: []string{"calls"}}
-	kinds := []Kind{Plain, Helper, ALG}
 	for _, k := range kinds {
 		t.head = append(t.head, k.Name()+", out", "in")
 	}

@@ -52,10 +52,25 @@ func TestTables(t *testing.T) {
 		"| 4,000 | 200,000 ±0 % | – | 25,000 ±0 % * | 100,000 ±0 % | 4.00 | 0.50 | 1.25 |",
 		"one call: 120,000 ±0 % packets a second, 1.20 of the helper's.",
 		`\* Of 4,000 calls the helper carried 3,999.`)
-	lines(t, wayTable(d), "| 4,000 | 200,000 | 200,000 | 20,000 | 33,300 | 100,000 | 100,000 |")
+	lines(t, wayTable(d, Plain, Helper, ALG), "| 4,000 | 200,000 | 200,000 | 20,000 | 33,300 | 100,000 | 100,000 |")
 	lines(t, throughputTable(d), "| 1 | 1.60 Gbit/s | 0.80 Gbit/s | 0.80 Gbit/s | 1.00 | 0.50 |")
 	// The difference is taken round by round: 2, 2 and 2.5.
 	lines(t, latencyTable(d), "| plain forwarding | 1 | out | 4.0 | – | 9.0 | – |", "| pptp-alg | 1 | out | 6.5 | 2.0 | 10.0 | 1.0 |")
+
+	f := &Data{}
+	for i, k := range []Kind{Plain, ALG, Fast} {
+		for _, n := range []int{1, 4000} {
+			for _, way := range directions {
+				f.Rates = append(f.Rates, Rate{Kind: k, Stage: n, Calls: n, Direction: way, CPU: Sample{[]float64{[]float64{200_000, 150_000, 240_000 - 30_000*float64(n/4000)}[i]}}})
+			}
+			f.Latency = append(f.Latency, Percentile{Kind: k, Calls: n, Direction: Out, Median: Sample{[]float64{[]float64{5, 6, 5 + float64(n/4000)}[i]}}})
+		}
+	}
+	lines(t, fastTable(f.Rates), "| 1 | 200,000 ±0 % | 150,000 ±0 % | 240,000 ±0 % | 1.20 | 1.60 |", "| 4,000 | 200,000 ±0 % | 150,000 ±0 % | 210,000 ±0 % | 1.05 | 1.40 |")
+	lines(t, wayTable(f, Plain, ALG, Fast), "| 4,000 | 200,000 | 200,000 | 150,000 | 150,000 | 210,000 | 210,000 |")
+	if drawing := fastCurve(f); strings.Count(drawing, "<circle") != 4 || !strings.Contains(drawing, "fast path") {
+		t.Errorf("the curve is\n%s", drawing)
+	}
 
 	c := &Control{
 		Setup: []Setup{
@@ -70,7 +85,7 @@ func TestTables(t *testing.T) {
 	lines(t, setupTable(c), "| pptp-alg | 64 | 1,000 ±25 % | 0.31 | 90 | 40 |", "| kernel helper | 64 | 3,000 ±17 % | – | 50 | – |")
 	lines(t, messageTable(c), "| pptp-alg | 140.0 | 450.0 | 50.0 | 200.0 |")
 
-	r := &Results{Data: d, Control: c, Scale: &Scale{
+	r := &Results{Data: d, Fast: f, Control: c, Scale: &Scale{
 		Points: []Point{{Calls: 50_000, RestartSeconds: 1.5, Adopted: 50_000, Carried: 49_999, PerCall: 900}},
 		Idle:   Idle{Calls: 10_000, CPU: 0.001},
 	}, Size: &Size{Binaries: []Binary{{"a", 8_000_000, 2_600_000}, {"b", 9_500_000, 1}}, Resident: Sample{[]float64{14e6}}, Ready: Sample{[]float64{50}}}}
@@ -89,6 +104,12 @@ func TestTables(t *testing.T) {
 		"stripped program, the largest":                             false,
 		"stripped program, compressed, the largest":                 false,
 		"start to ready": true,
+		"fast path, packets a second at one call, to plain forwarding":    true,
+		"fast path, packets a second at 4,000 calls, to plain forwarding": false,
+		"fast path, packets a second at one call, to without it":          true,
+		"fast path, packets a second at 4,000 calls, to without it":       false,
+		"fast path, one packet at one call, out, to plain forwarding":     true,
+		"fast path, one packet at 4,000 calls, out, to plain forwarding":  false,
 	} {
 		if got, ok := met[what]; !ok || got != want {
 			t.Errorf("target %q: %v, judged: %v", what, got, ok)

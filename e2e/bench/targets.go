@@ -35,6 +35,25 @@ func targets(r *Results) []target {
 		one, _ := both(d.Rates, 50_000, ALG, 1)
 		least("packets a second at 50,000 calls, to those at one", 0.8, many.over(one), "")
 	}
+	if d := r.Fast; d != nil {
+		for _, n := range stages(d.Rates) {
+			plain, _ := both(d.Rates, n, Plain, 0)
+			alg, _ := both(d.Rates, n, ALG, 0)
+			fast, _ := both(d.Rates, n, Fast, 0)
+			least(fmt.Sprintf("fast path, packets a second at %s, to plain forwarding", calls(n)), 1.15, fast.over(plain), "")
+			least(fmt.Sprintf("fast path, packets a second at %s, to without it", calls(n)), 1.5, fast.over(alg), "")
+		}
+		for _, p := range d.Latency {
+			if p.Kind != Fast {
+				continue
+			}
+			for _, q := range d.Latency {
+				if q.Kind == Plain && q.Calls == p.Calls && q.Direction == p.Direction {
+					most(fmt.Sprintf("fast path, one packet at %s, %s, to plain forwarding", calls(p.Calls), p.Direction), 1.05, p.Median.over(q.Median).Median(), "")
+				}
+			}
+		}
+	}
 	if c := r.Control; c != nil {
 		var alg, helper Sample
 		for _, s := range c.Setup {

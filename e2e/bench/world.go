@@ -26,13 +26,14 @@ const (
 	Masq   Kind = "masq"   // masquerading, nothing that knows PPTP
 	Helper Kind = "helper" // masquerading and the kernel's own PPTP helper
 	ALG    Kind = "alg"    // masquerading and pptp-alg
+	Fast   Kind = "fast"   // masquerading and pptp-alg with its fast path
 	// Entries is ALG whose rules are taken away once the calls are up, to see what
 	// these cost. Nothing protects the calls then.
 	Entries Kind = "entries"
 )
 
 // ours says whether the daemon sets up calls.
-func (k Kind) ours() bool { return k == ALG || k == Entries }
+func (k Kind) ours() bool { return k == ALG || k == Fast || k == Entries }
 
 // Name is the competitor's name for people.
 func (k Kind) Name() string {
@@ -45,6 +46,8 @@ func (k Kind) Name() string {
 		return "kernel helper"
 	case Entries:
 		return "entries alone"
+	case Fast:
+		return "fast path"
 	}
 	return "pptp-alg"
 }
@@ -84,6 +87,7 @@ type world struct {
 type options struct {
 	program string // pptp-alg
 	config  string // of the daemon
+	bridge  bool   // at the router's inside
 }
 
 // limitsOff lifts the daemon's limits that many calls of few clients run into.
@@ -104,7 +108,10 @@ func newWorld(ctx context.Context, kind Kind, o options) (_ *world, err error) {
 			err = errors.Join(fmt.Errorf("lab with %s: %w", kind.Name(), err), w.close())
 		}
 	}()
-	if err := w.wire(); err != nil {
+	if err := w.wire(o); err != nil {
+		return w, err
+	}
+	if err := l.Settle(ctx); err != nil {
 		return w, err
 	}
 	if err := w.protect(ctx, o); err != nil {
@@ -114,7 +121,7 @@ func newWorld(ctx context.Context, kind Kind, o options) (_ *world, err error) {
 }
 
 // wire makes hosts, links, addresses, and what hosts know of their neighbours.
-func (w *world) wire() (err error) {
+func (w *world) wire(o options) (err error) {
 	if w.router, err = w.Router("router"); err != nil {
 		return err
 	}
@@ -124,7 +131,11 @@ func (w *world) wire() (err error) {
 	if w.outside, err = w.Host("outside"); err != nil {
 		return err
 	}
-	err = errors.Join(w.Link(w.inside, "lan", w.router, "lan"), w.Link(w.router, "wan", w.outside, "wan"),
+	inside := func() error { return w.Link(w.inside, "lan", w.router, "lan") }
+	if o.bridge {
+		inside = w.bridged
+	}
+	err = errors.Join(inside(), w.Link(w.router, "wan", w.outside, "wan"),
 		w.router.AddAddress("lan", netip.PrefixFrom(lanRouter, prefixBits)), w.router.AddAddress("wan", netip.PrefixFrom(wanRouter, prefixBits)),
 		w.outside.AddAddress("wan", netip.PrefixFrom(wanServer, prefixBits)))
 	if err != nil {
@@ -185,7 +196,7 @@ func (w *world) protect(ctx context.Context, o options) error {
 			return fmt.Errorf("%w: %w", errNoHelper, err)
 		}
 		return nil
-	case ALG, Entries:
+	case ALG, Fast, Entries:
 		if err := w.router.Firewall(lab.Masquerade("wan")); err != nil {
 			return err
 		}
@@ -195,7 +206,11 @@ func (w *world) protect(ctx context.Context, o options) error {
 }
 
 func (w *world) startDaemon(ctx context.Context, o options) (err error) {
-	w.daemon, err = w.router.StartDaemon(lab.DaemonOptions{Program: o.program, Config: "log_level = \"warn\"\n" + o.config})
+	config := "log_level = \"warn\"\n"
+	if w.kind == Fast {
+		config += "fast_path = \"on\"\n"
+	}
+	w.daemon, err = w.router.StartDaemon(lab.DaemonOptions{Program: o.program, Config: config + o.config})
 	if err != nil {
 		return err
 	}
