@@ -31,20 +31,6 @@ func TestFlowOffload(t *testing.T) {
 		}
 		return w, server, clients
 	}
-	// offloaded counts the control connections that are in the flow table.
-	offloaded := func(w *world) (n int) {
-		flows, err := w.Router.Control(peer.Port)
-		w.must(err)
-		if len(flows) != 2 {
-			w.Fatalf("there are %d control connections instead of 2:\n%s", len(flows), lab.FlowsText(flows))
-		}
-		for _, f := range flows {
-			if f.Status&lab.Offloaded != 0 {
-				n++
-			}
-		}
-		return n
-	}
 	for _, anchor := range []string{"auto", "ftp"} {
 		t.Run("anchor "+anchor, func(t *testing.T) {
 			w, server, clients := build(t, "anchor = \""+anchor+"\"\n")
@@ -58,7 +44,7 @@ func TestFlowOffload(t *testing.T) {
 				w.talk(c, server)
 			}
 			w.status(2)
-			if n := offloaded(w); n != 0 {
+			if n := w.offloaded(2); n != 0 {
 				t.Errorf("%d control connections are in the flow table", n)
 			}
 			// The connections go on being seen: another call, and the end of one.
@@ -83,7 +69,7 @@ func TestFlowOffload(t *testing.T) {
 				t.Errorf("the server was told Call ID %d instead of %d: the daemon saw the message, so this proves nothing", told, crowdedID)
 			}
 		}
-		if n := offloaded(w); n != 2 {
+		if n := w.offloaded(2); n != 2 {
 			t.Errorf("%d of 2 control connections are in the flow table: this proves nothing", n)
 		}
 		if s := w.daemonStatus(); len(s.Calls) != 0 {
@@ -94,4 +80,20 @@ func TestFlowOffload(t *testing.T) {
 		}
 		w.stop()
 	})
+}
+
+// offloaded counts the control connections that are in a flow table, of so many.
+func (w *world) offloaded(connections int) (n int) {
+	w.Helper()
+	flows, err := w.Router.Control(peer.Port)
+	w.must(err)
+	if len(flows) != connections {
+		w.Fatalf("there are %d control connections instead of %d:\n%s", len(flows), connections, lab.FlowsText(flows))
+	}
+	for _, f := range flows {
+		if f.Status&lab.Offloaded != 0 {
+			n++
+		}
+	}
+	return n
 }

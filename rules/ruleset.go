@@ -171,23 +171,24 @@ func compose(c Config) table {
 	}
 
 	ofTCP := []rule{{[]clause{ipTCP(), jump("segments")}, "TCP; anything else leaves here"}}
+	// firewalld's chains are at filter + 10, all others' at filter.
 	forward := chain{
 		name:    "forward",
 		comment: "behind the user's filter: pptp-alg sees only what that lets pass, with the inside addresses",
-		hook:    &hook{"filter", "forward", unix.NF_INET_FORWARD, "filter + 10", 10},
+		hook:    &hook{"filter", "forward", unix.NF_INET_FORWARD, "filter + 20", 20},
 		rules:   slices.Clone(ofTCP),
 	}
 	// The router's own PPTP client and server share its addresses with the clients behind it.
 	input := chain{
 		name:    "input",
 		comment: "to the router's own PPTP client or server",
-		hook:    &hook{"filter", "input", unix.NF_INET_LOCAL_IN, "filter + 10", 10},
+		hook:    &hook{"filter", "input", unix.NF_INET_LOCAL_IN, "filter + 20", 20},
 		rules:   ofTCP,
 	}
 	output := chain{
 		name:    "output",
 		comment: "from the router's own PPTP client or server",
-		hook:    &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, "filter + 10", 10},
+		hook:    &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, "filter + 20", 20},
 		rules:   ofTCP,
 	}
 	segments := chain{
