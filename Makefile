@@ -19,7 +19,7 @@ REPRODUCED = amd64 mips
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build install packages packages-check demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build test-fast-path install packages packages-check demo test test-vm test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -44,6 +44,11 @@ demo: build ## two clients with one Call ID talk to one server through the daemo
 
 test: build oracles ## everything
 	PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 25m ./...
+
+FASTPATH = Test(Address|Kills$$|Restart$$|Fragment|PathMTU|Hairpin|Uplinks|Silence|IdleSleeps|InterfaceDown|ConntrackTakenAway|TableTakenAway|SeveralServers|BothKindsOfCalls|PortForwarding|Tunnels)
+test-fast-path: build ## the scenarios that the fast path could change, with the fast path
+	PPTP_ALG_FAST_PATH=on PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 15m ./e2e -run '$(FASTPATH)'
+	$(GO) vet -tags nofastpath ./cmd/pptp-alg/...
 
 test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (some 20 minutes on two processors)
 	e2e/vm/test

@@ -14,6 +14,7 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/control"
 	"pptp-alg/cmd/pptp-alg/internal/evidence"
+	"pptp-alg/cmd/pptp-alg/internal/fastpath"
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/cmd/pptp-alg/internal/notify"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
@@ -265,7 +266,7 @@ func alone(kernel *rules.Kernel) error {
 	return nil // left behind by one that was killed
 }
 
-// Remove takes away the table and the conntrack helper that a daemon left behind
+// Remove takes away the table, the conntrack helper and the filters at devices that a daemon left behind
 // when it was killed. It refuses while one is at work.
 func Remove() error {
 	kernel, err := rules.Dial()
@@ -279,7 +280,8 @@ func Remove() error {
 	if err := kernel.Remove(); err != nil {
 		return err
 	}
-	return removeHelper()
+	_, err = fastpath.Sweep()
+	return errors.Join(err, removeHelper())
 }
 
 // way says how packets reach the daemon.

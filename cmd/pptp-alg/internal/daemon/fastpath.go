@@ -113,8 +113,12 @@ func (d *daemon) openFastPath(undo func(func() error)) error {
 		lanes: map[*nat.Mapping]*lane{}, leaving: map[fastpath.Tuple]*lane{},
 	}
 	undo(f.close)
-	if err := f.sweep(); err != nil {
+	n, err := fastpath.Sweep()
+	if err != nil {
 		return err
+	}
+	if n > 0 {
+		d.log.Info("took away what a daemon that was killed had left at devices", "filters", n)
 	}
 	d.fast, d.plane.fast = f, f
 	d.table.Mappings(func(m *nat.Mapping) {
@@ -124,24 +128,6 @@ func (d *daemon) openFastPath(undo func(func() error)) error {
 	})
 	f.begin(time.Now())
 	return nil
-}
-
-// sweep takes away what a daemon left at devices that was killed. The devices of links.usable are not enough: it may
-// have been another one then.
-func (f *fastPath) sweep() error {
-	links, err := f.ways.Links()
-	if err != nil {
-		return err
-	}
-	var all []int
-	for _, l := range links {
-		all = append(all, l.Index)
-	}
-	n, err := fastpath.Sweep(all)
-	if n > 0 {
-		f.daemon.log.Info("took away what the last daemon had left at devices", "filters", n)
-	}
-	return err
 }
 
 // close gives every call back to the ordinary path, and what was carried to its counters.
@@ -487,6 +473,36 @@ func (f *fastPath) traffic(m *nat.Mapping) conntrack.Counters {
 		return conntrack.Counters{}
 	}
 	return conntrack.Counters(f.path.Traffic(f.lanes[m].arrives))
+}
+
+// addCarried adds what was carried to what conntrack has counted.
+func addCarried(path *fastpath.Path, flows map[conntrack.GRE]conntrack.Stored) error {
+	carried, err := path.All()
+	for t, n := range carried {
+		g := conntrack.GRE{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
+		if e, ok := flows[g]; ok {
+			e.Counters.Packets += n.Packets
+			e.Counters.Bytes += n.Bytes
+			flows[g] = e
+		}
+	}
+	return err
+}
+
+// fastNumbers are what status and metrics say of the fast path.
+type fastNumbers struct {
+	fastCounters
+	calls uint64 // that are carried both ways now
+}
+
+func (f *fastPath) count() (n fastNumbers) {
+	n.fastCounters = f.counters
+	f.daemon.table.Calls(func(c *nat.Call) {
+		if s := f.describe(c); s.ToClient && s.ToServer {
+			n.calls++
+		}
+	})
+	return n
 }
 
 // describe says for the status which path a call takes.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pptp-alg/alg"
+	"pptp-alg/cmd/pptp-alg/internal/fastpath"
 	"pptp-alg/cmd/pptp-alg/internal/metrics"
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 	"pptp-alg/nat"
@@ -28,6 +29,8 @@ type measures struct {
 	gre         map[string]rules.Counter
 	carried     nat.Traffic // in all calls that there ever were; see carry
 	counted     bool        // whether the kernel counts what they carry
+	path        *fastpath.Path
+	fast        fastNumbers
 }
 
 // measure is called by the owner.
@@ -45,6 +48,9 @@ func (d *daemon) measure() (measures, error) {
 	if gre, err := d.plane.rules.Counters(); err == nil {
 		s.gre = gre
 	}
+	if d.fast != nil {
+		s.path, s.fast = d.fast.path, d.fast.count()
+	}
 	s.carried = d.plane.carried
 	d.table.Mappings(func(m *nat.Mapping) { s.carried = plus(s.carried, m.Past) })
 	return s, nil
@@ -61,6 +67,15 @@ func (d *daemon) carry(s *measures) error {
 	for _, e := range entries {
 		s.counted = s.counted && e.Accounted
 		s.carried = sum(s.carried, e.Counters)
+	}
+	if s.path != nil {
+		all, err := s.path.All()
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			s.carried = plus(s.carried, nat.Traffic(t))
+		}
 	}
 	last := &d.counting.carried
 	last.Packets, last.Bytes = max(last.Packets, s.carried.Packets), max(last.Bytes, s.carried.Bytes)
@@ -122,6 +137,13 @@ func (s *measures) families(version string, started time.Time) []metrics.Family 
 		"reason", "limit", t.RefusedLimit, "exhausted", t.RefusedExhausted, "ambiguous", t.RefusedAmbiguous, "kernel", t.RefusedKernel)
 	count("calls_unanswered_total", "Calls that ended because nobody answered their announcement.", t.HalfOpenExpired)
 	count("call_ids_translated_total", "Call IDs in place of which another one was told.", t.Translated)
+
+	if s.path != nil {
+		all = append(all, metrics.One("pptp_alg_fast_path_calls", "Calls whose packets take the fast path both ways.", metrics.Gauge, float64(s.fast.calls)))
+		count("fast_path_entered_total", "Times that a call came onto the fast path.", s.fast.entered)
+		count("fast_path_closed_total", "Times that all calls were put back onto the ordinary path, because the firewall, a route or a device had changed.", s.fast.halts)
+		count("fast_path_errors_total", "Requests of the fast path that the kernel refused.", s.fast.errors)
+	}
 
 	states = nil
 	for state := alg.Starting; state < alg.Closed; state++ {

@@ -115,17 +115,8 @@ func (d *daemon) status(ctx context.Context) (status.Status, error) {
 		flows[e.Arrives] = e
 	}
 	if s.fast != nil {
-		carried, err := s.fast.All()
-		if err != nil {
+		if err := addCarried(s.fast, flows); err != nil {
 			return status.Status{}, err
-		}
-		for t, n := range carried {
-			g := conntrack.GRE{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
-			if e, ok := flows[g]; ok {
-				e.Counters.Packets += n.Packets
-				e.Counters.Bytes += n.Bytes
-				flows[g] = e
-			}
 		}
 	}
 	return s.describe(flows), nil

@@ -113,6 +113,12 @@ func (d *daemon) count() map[string]uint64 {
 		"state_failures":           d.journal.failures,
 	}
 	maps.Copy(all, queueCounters(q))
+	if d.fast != nil {
+		n := d.fast.count()
+		maps.Copy(all, map[string]uint64{
+			"fast_path_calls": n.calls, "fast_path_entered": n.entered, "fast_path_closed": n.halts, "fast_path_errors": n.errors,
+		})
+	}
 	if packets, err := d.plane.rules.Counters(); err == nil {
 		for name, c := range packets {
 			all["packets_"+name] = c.Packets

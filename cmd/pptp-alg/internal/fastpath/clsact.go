@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"net"
 	"os"
 
 	"github.com/mdlayher/netlink"
@@ -194,11 +195,15 @@ func filterName(attributes []byte) (name string) {
 	return name
 }
 
-// close takes the programs out of the array, lest a filter that could not be taken away call them.
 func (c *clsact) close() error { return c.conn.Close() }
 
-// Sweep takes away the filters that a process left behind which was killed, at these links. It returns how many there were.
-func Sweep(links []int) (n int, err error) {
+// Sweep takes away the filters that a process left behind which was killed, and returns how many there were. It must not
+// be called while a process is at work.
+func Sweep() (n int, err error) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return 0, fmt.Errorf("list devices: %w", err)
+	}
 	conn, err := dialTraffic()
 	if err != nil {
 		return 0, err
@@ -206,7 +211,7 @@ func Sweep(links []int) (n int, err error) {
 	defer conn.Close()
 	c := &clsact{conn: conn, made: map[int]bool{}}
 	for _, link := range links {
-		left, err := c.filters(link, FilterName)
+		left, err := c.filters(link.Index, FilterName)
 		if err != nil {
 			return n, err
 		}

@@ -20,7 +20,7 @@ type Options struct {
 var errNone = errors.New("this program was built without the fast path (build tag nofastpath)")
 
 func Open(Options) (*Path, error)             { return nil, errNone }
-func Sweep([]int) (int, error)                { return 0, nil }
+func Sweep() (int, error)                     { return 0, nil }
 func Try() error                              { return errNone }
 func (*Path) NeedsBPF() bool                  { return false }
 func (*Path) Halt() error                     { return errNone }

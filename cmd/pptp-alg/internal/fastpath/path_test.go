@@ -364,7 +364,7 @@ func TestKilled(t *testing.T) {
 		}
 		l.router.do(func() error {
 			for _, want := range []int{map[bool]int{true: 2}[o.Clsact], 0} {
-				if n, err := Sweep([]int{l.in, l.out}); err != nil || n != want {
+				if n, err := Sweep(); err != nil || n != want {
 					t.Errorf("swept %d filters away, %v, not %d", n, err, want)
 				}
 			}

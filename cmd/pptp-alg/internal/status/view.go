@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -38,6 +39,10 @@ func (v View) Calls(w io.Writer, s Status) error {
 			before[c.ID] = c
 		}
 	}
+	paths := slices.ContainsFunc(s.Calls, func(c Call) bool { return c.FastPath != nil })
+	if paths {
+		t.columns = append(t.columns, left("PATH", 1))
+	}
 	for _, c := range s.Calls {
 		if !v.Filter.Call(c) {
 			continue
@@ -62,8 +67,14 @@ func (v View) Calls(w io.Writer, s Status) error {
 				rate(old.PacketsFromClient, c.PacketsFromClient, 1), rate(old.BytesFromClient, c.BytesFromClient, 8), text(bytesOf(c.BytesFromClient)),
 				rate(old.PacketsFromServer, c.PacketsFromServer, 1), rate(old.BytesFromServer, c.BytesFromServer, 8), text(bytesOf(c.BytesFromServer)))
 		}
+		if paths {
+			r.cells = append(r.cells, text(c.FastPath.word()))
+			if why := c.FastPath.why(c.State); why != "" {
+				r.below = append(r.below, text(why))
+			}
+		}
 		if c.Warning != "" {
-			r.below = []cell{{c.Warning, yellow}}
+			r.below = append(r.below, cell{c.Warning, yellow})
 		}
 		t.rows = append(t.rows, r)
 	}
@@ -75,6 +86,11 @@ func (v View) Calls(w io.Writer, s Status) error {
 		fmt.Fprintf(b, "%s on %s\n", count(n, "call"), count(len(s.Connections), "control connection"))
 	} else {
 		fmt.Fprintf(b, "%d of %s\n", len(t.rows), count(n, "call"))
+	}
+	if s.FastPath != "" && s.FastPath != "on" {
+		for _, l := range wrap(s.FastPath, v.Width) {
+			fmt.Fprintln(b, yellow.paint(l, v.Colours))
+		}
 	}
 	for _, c := range s.Connections {
 		if c.Unparsed != "" && v.Filter.Connection(c) {

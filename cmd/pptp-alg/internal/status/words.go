@@ -21,6 +21,32 @@ func address(a netip.Addr) string {
 	return a.String()
 }
 
+// word names the path of a call's packets.
+func (f *FastPath) word() string {
+	switch {
+	case f == nil:
+		return "-"
+	case f.ToServer && f.ToClient:
+		return "fast"
+	case f.ToServer, f.ToClient:
+		return "half fast"
+	}
+	return "ordinary"
+}
+
+// why says why a call that is up does not take the fast path, or not in both directions.
+func (f *FastPath) why(state string) string {
+	switch {
+	case f == nil || f.Reason == "" || state != "established":
+		return ""
+	case f.ToServer:
+		return "ordinary path to the client: " + f.Reason
+	case f.ToClient:
+		return "ordinary path to the server: " + f.Reason
+	}
+	return "ordinary path: " + f.Reason
+}
+
 func callID(id *uint16) string {
 	if id == nil {
 		return "-"
