@@ -18,19 +18,16 @@ type hop struct {
 
 const sizeofNdMsg = 12
 
-// failures is a socket filter that lets only news of neighbours through that failed or were deleted: others come all the time.
-// The messages begin with an nlmsghdr (16 bytes, type at 4) and an ndmsg (family at 0, state at 8), in host byte order.
+// failures is a socket filter that lets only news of neighbours through that failed: others come all the time.
+// The messages begin with an nlmsghdr of 16 bytes and an ndmsg (family at 0, state at 8), in host byte order.
 func failures() ([]bpf.RawInstruction, error) {
-	typ := uint32(4)    // low byte of the type
-	state := uint32(24) // and of the state
+	state := uint32(24) // its low byte
 	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
-		typ, state = typ+1, state+1
+		state++
 	}
 	return bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 16, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_BRIDGE, SkipTrue: 4},
-		bpf.LoadAbsolute{Off: typ, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_DELNEIGH, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_BRIDGE, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: state, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NUD_FAILED, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
