@@ -19,6 +19,20 @@ import (
 // maxAnswer bounds what a client reads. A call takes about half a kilobyte.
 const maxAnswer = 256 << 20
 
+// silence is how long a daemon may say nothing before its client gives up. While it is at work on an answer it
+// sends spaces, see Server.alive: tens of thousands of calls take a slow machine a while.
+const silence = 10 * time.Second
+
+// patient is a connection whose deadline moves on with everything that is read.
+type patient struct{ net.Conn }
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Read(b)
+}
+
 // ErrNoDaemon says that no daemon answers on the socket.
 var ErrNoDaemon = errors.New("no daemon answers")
 
@@ -28,7 +42,7 @@ type RemoteError string
 func (e RemoteError) Error() string { return string(e) }
 
 // Call sends a command with its arguments (nil for none) and puts the answer into
-// result. It gives up when the context ends, or after ten seconds without one.
+// result. It gives up when the context ends; one without a deadline, after ten seconds without a sign of life.
 func Call(ctx context.Context, path, command string, args, result any) error {
 	b, err := Raw(ctx, path, command, args)
 	if err != nil {
@@ -46,9 +60,9 @@ func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, 
 	if err != nil {
 		return nil, err
 	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(10 * time.Second)
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		deadline = time.Now().Add(silence)
 	}
 	c, err := connect(ctx, path, deadline)
 	if err != nil {
@@ -57,6 +71,9 @@ func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, 
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	c.SetDeadline(deadline)
+	if !limited {
+		c = patient{c}
+	}
 	// A daemon that has too many clients answers without reading; its words
 	// matter more than our failure to write.
 	writeErr := write(c, r)
@@ -64,10 +81,11 @@ func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, 
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, cmp.Or(writeErr, err))
 	}
+	line = bytes.Trim(line, " \n")
 	if err := refused(line); err != nil {
 		return nil, err
 	}
-	return json.RawMessage(bytes.TrimSuffix(line, []byte("\n"))), nil
+	return json.RawMessage(line), nil
 }
 
 func newRequest(command string, args any) (r request, err error) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,6 +184,57 @@ func TestPatience(t *testing.T) {
 	err := Call(t.Context(), path, "wait", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "deadline") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// While an answer is being made its client gets signs of life, and sees nothing of them in the answer.
+func TestSignsOfLife(t *testing.T) {
+	s, path := start(t, time.Second)
+	release := make(chan struct{})
+	s.Handle("slow", func(context.Context, json.RawMessage) (any, error) { <-release; return 7, nil })
+	s.Handle("refuse", func(context.Context, json.RawMessage) (any, error) { <-release; return nil, errors.New("no") })
+	c := dial(t, path)
+	io.WriteString(c, `{"command":"slow"}`+"\n")
+	b := make([]byte, 3)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "   " {
+		t.Fatalf("%q, %v instead of spaces", b, err)
+	}
+	answers := make(chan string, 2)
+	for _, command := range []string{"slow", "refuse"} {
+		go func() {
+			answer, err := Raw(t.Context(), path, command, nil)
+			answers <- fmt.Sprintf("%s %v", answer, err)
+		}()
+	}
+	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.clients) == 3 })
+	time.Sleep(300 * time.Millisecond) // some spaces; without them nothing is shown, and nothing fails
+	close(release)
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || strings.Trim(line, " \n") != "7" {
+		t.Errorf("%q, %v", line, err)
+	}
+	got := []string{<-answers, <-answers}
+	slices.Sort(got)
+	if got[0] != " no" || got[1] != "7 <nil>" {
+		t.Errorf("answers %q", got)
+	}
+}
+
+// deadlines counts how often a deadline was set.
+type deadlines struct {
+	net.Conn
+	set int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error { d.set++; return nil }
+func (d *deadlines) Read(b []byte) (int, error)      { return len(b), nil }
+
+func TestDeadlineMovesOn(t *testing.T) {
+	d := new(deadlines)
+	if _, err := io.ReadFull(patient{d}, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (patient{d}).Read(make([]byte, 1)); err != nil || d.set != 2 {
+		t.Errorf("%d deadlines set for two reads, %v", d.set, err)
 	}
 }
 

@@ -159,23 +159,61 @@ func (s *Server) converse(c net.Conn) {
 			}
 			return
 		}
-		if s.stream(c, in, in.Bytes()) || !s.reply(c, s.answer(in.Bytes())) {
+		if s.stream(c, in, in.Bytes()) {
+			return
+		}
+		done := s.alive(c)
+		line := encode(s.answer(in.Bytes()))
+		done()
+		if !s.reply(c, line) {
 			return
 		}
 	}
 }
 
+// alive sends a client a space now and then, which JSON may begin with, until its answer is done.
+func (s *Server) alive(c net.Conn) (done func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		t := time.NewTicker(s.timeout / 5)
+		defer t.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+				c.SetWriteDeadline(time.Now().Add(s.timeout))
+				if _, err := c.Write([]byte(" ")); err != nil {
+					return // the answer will fail too
+				}
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped
+	}
+}
+
+// piece is how much of an answer a client has to take in the time that is given to it.
+const piece = 1 << 20
+
 // reply sends an answer, and reports whether the client took it.
-func (s *Server) reply(c net.Conn, answer any) bool {
-	line := encode(answer)
+func (s *Server) reply(c net.Conn, line []byte) bool {
 	s.mu.Lock()
 	if s.underWay > 0 && s.underWay+len(line) > maxUnderWay {
 		line = encode(failure{"other clients have not read their answers yet, try again"})
 	}
 	s.underWay += len(line)
 	s.mu.Unlock()
-	c.SetWriteDeadline(time.Now().Add(s.timeout))
-	_, err := c.Write(line)
+	var err error
+	for part := range slices.Chunk(line, piece) {
+		c.SetWriteDeadline(time.Now().Add(s.timeout))
+		if _, err = c.Write(part); err != nil {
+			break
+		}
+	}
 	s.mu.Lock()
 	s.underWay -= len(line)
 	s.mu.Unlock()
