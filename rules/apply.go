@@ -28,10 +28,11 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 		return explain(doing, err)
 	}
 	if len(differences(r.table.wanted(), found)) == 0 {
-		k.applied, k.verified = &r, generation
+		k.applied, k.verified, k.left = &r, generation, generation
 		if len(keys) == 0 {
 			return nil
 		}
+		k.left++
 		return k.commit(doing, elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, keys))
 	}
 
@@ -52,8 +53,21 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 	if err := k.commit(doing, r.table.messages(keys, counts)); err != nil {
 		return err
 	}
-	k.applied = &r
+	// Every transaction of anybody raises the generation by one.
+	k.applied, k.left = &r, generation+1
 	return nil
+}
+
+// Untouched tells whether nothing at all has changed in the namespace's nftables since the last Apply. Additions to
+// the guard are changes too.
+func (k *Kernel) Untouched() (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	generation, err := k.generation()
+	if err != nil {
+		return false, explain("look whether nftables have changed", err)
+	}
+	return k.applied != nil && generation == k.left, nil
 }
 
 // merge adds to keys those of a set that are of the present layout; of an older one nothing can be kept.

@@ -27,6 +27,7 @@ type Kernel struct {
 
 	applied  *Ruleset // the last that Apply brought about
 	verified uint32   // the generation in which the table was last seen to be as applied; 0: none
+	left     uint32   // the generation that Apply has left behind, if nobody else made one meanwhile
 }
 
 // An Option changes what Dial does.

@@ -181,3 +181,28 @@ func TestWatchOverflow(t *testing.T) {
 		t.Errorf("after that: %v, %v", c, err)
 	}
 }
+
+// What happens between Apply and a look is not overlooked: elements of the guard count as well as other tables do.
+func TestUntouched(t *testing.T) {
+	inNewNamespace(t)
+	k := dial(t)
+	is := func(want bool, when string) {
+		t.Helper()
+		if got, err := k.Untouched(); got != want || err != nil {
+			t.Errorf("%s: %v, %v", when, got, err)
+		}
+	}
+	is(false, "before Apply")
+	r := installable(t, k, Config{Queue: 1723, Ports: []uint16{1723}})
+	must(t, k.Apply(r, numbered(1)))
+	is(true, "after Apply")
+	must(t, k.Apply(r, numbered(2)))
+	is(true, "after an element more")
+	must(t, k.Apply(r))
+	is(true, "after Apply that had nothing to do")
+	nft(t, "", "delete", "element", "ip", TableName, CallsSet, fmt.Sprintf("{ %s }", numbered(1)))
+	is(false, "without an element")
+	must(t, k.Apply(r))
+	nft(t, "", "add", "table", "ip", "other")
+	is(false, "with another table")
+}

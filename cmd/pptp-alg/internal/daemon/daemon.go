@@ -199,7 +199,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 	if err = alone(kernel); err != nil {
 		return closers, err
 	}
-	if err = d.openKeeper(kernel, undo); err != nil {
+	if err = d.openKeeper(undo); err != nil {
 		return closers, err
 	}
 	// Until the queue is bound, control packets pass untranslated.
@@ -238,6 +238,9 @@ func (d *daemon) start() (closers []func() error, err error) {
 		}
 		return nil
 	})
+	if err = d.watchTables(kernel, undo); err != nil {
+		return closers, err
+	}
 	d.reclaim()
 	if err = last.mend(); err != nil {
 		return closers, err

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/addresses"
@@ -30,6 +31,7 @@ type keeper struct {
 	last    rules.Change // the last change of others
 	repairs repairs
 	again   nat.Deadline
+	took    atomic.Int64 // nanoseconds of the last look
 	unseen  nat.Deadline
 
 	local map[netip.Addr]bool
@@ -47,24 +49,36 @@ type change struct {
 const (
 	looksFree  = 10 // looks in each period that come at once
 	lookPeriod = time.Second
-	lookPause  = 100 * time.Millisecond // between further ones
+	lookPause  = 100 * time.Millisecond // between further ones, at least
+	lookShare  = 20                     // they take no more than this part of the time
 )
 
-// openKeeper begins to watch. It comes before the table: so nothing is missed.
-func (d *daemon) openKeeper(kernel *rules.Kernel, undo func(func() error)) (err error) {
+// openKeeper begins to watch the addresses.
+func (d *daemon) openKeeper(undo func(func() error)) (err error) {
 	k := &d.keeper
 	k.changes, k.moves = make(chan change), make(chan error)
 	k.away = map[netip.Addr]*nat.Deadline{}
-	if k.tables, err = kernel.Watch(); err != nil {
-		return err
-	}
-	undo(k.tables.Close)
 	if k.addresses, err = addresses.Listen(); err != nil {
 		return err
 	}
 	undo(k.addresses.Close)
 	k.local, err = k.addresses.Local()
 	return err
+}
+
+// watchTables begins to watch nftables. It comes after the table: where somebody watches, the kernel composes a message
+// about every single element of a transaction, which takes longer than the rest of the start where there are many calls.
+// What was changed since then is looked for.
+func (d *daemon) watchTables(kernel *rules.Kernel, undo func(func() error)) (err error) {
+	if d.keeper.tables, err = kernel.Watch(); err != nil {
+		return err
+	}
+	undo(d.keeper.tables.Close)
+	if untouched, err := kernel.Untouched(); err != nil || untouched {
+		return err
+	}
+	d.checkTable(time.Now())
+	return nil
 }
 
 // watch hands what the kernel tells to the owner, until the sockets are closed.
@@ -84,8 +98,9 @@ func (k *keeper) watch(ctx context.Context) {
 			if now := time.Now(); now.Sub(since) >= lookPeriod {
 				since, n = now, 0
 			}
-			if n >= looksFree { // what comes meanwhile is taken together
-				time.Sleep(lookPause)
+			took := time.Duration(k.took.Load())
+			if n >= looksFree || took > lookPause/lookShare { // what comes meanwhile is taken together
+				time.Sleep(max(lookPause, took*lookShare))
 			}
 		}
 	}()
@@ -122,6 +137,7 @@ func (d *daemon) tablesChanged(now time.Time, c change) {
 // not want it.
 func (d *daemon) checkTable(now time.Time) {
 	k := &d.keeper
+	defer func(began time.Time) { k.took.Store(int64(time.Since(began))) }(time.Now())
 	guard := d.guard()
 	damage, err := d.plane.rules.Diff(d.ruleset)
 	if err == nil && len(damage) == 0 {
