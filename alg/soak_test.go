@@ -80,7 +80,8 @@ func (w *world) soak(n int) {
 	if last > first+mostGrown {
 		w.fail("after a tenth of the days %d bytes were in use, after all %d", first, last)
 	}
-	if c := w.alg.Counters; w.book == nil && c.Unparsed+c.Resynchronised+c.DroppedUnknown != 0 {
+	// Of a link that disappears, what waits may time out as often as it likes.
+	if c := w.alg.Counters; w.book == nil && (c.Unparsed+c.DroppedUnknown != 0 || c.Resynchronised != 0 && !w.p.timeouts) {
 		w.fail("streams were lost: %+v", c)
 	}
 	if w.established < n || w.book != nil && restarts < n {

@@ -20,8 +20,8 @@ type fault struct {
 
 // soakFaults are what is done to the router. The first ones end the daemon.
 var soakFaults = []fault{
-	{"SIGKILL and start", func(w *world) error { err := w.daemon.Kill(); w.again(quickConfig); return err }},
-	{"SIGTERM and start", func(w *world) error { err := w.daemon.Stop(w.ctx); w.again(quickConfig); return err }},
+	{"SIGKILL and start", func(w *world) error { err := w.daemon.Kill(); w.again(enduranceConfig); return err }},
+	{"SIGTERM and start", func(w *world) error { err := w.daemon.Stop(w.ctx); w.again(enduranceConfig); return err }},
 	{"conntrack -F", func(w *world) error { return w.Router.FlushConntrack() }},
 	{"half of the calls' entries", func(w *world) error { return w.takeEntries(2) }},
 	{"some entries of control connections", func(w *world) error { return w.takeConnections(3) }},
@@ -72,6 +72,17 @@ func (k *soak) allWell(after string) (asked int) {
 		}
 	}
 	return asked
+}
+
+// settle waits until so many calls are up. The kernel may take a minute to find out that an entry has expired.
+func (w *world) settle(calls int) {
+	w.Helper()
+	for end := time.Now().Add(10 * patience); time.Now().Before(end); time.Sleep(time.Second) {
+		if s, err := w.daemon.Status(w.ctx); err == nil && len(s.Up()) == calls {
+			break
+		}
+	}
+	w.status(calls)
 }
 
 // nothingLeft wants everything of calls gone, from the kernel and from the daemon.

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"pptp-alg/e2e/lab"
 	"pptp-alg/e2e/peer"
@@ -56,6 +58,43 @@ func TestConnectionEndedUnseen(t *testing.T) {
 			w.finish()
 		})
 	}
+}
+
+// Both ends of a connection are gone and nobody saw it, for conntrack has been flushed. The daemon puts the entry back,
+// and it is over when nothing comes for a time. One that says something lives on, and so does one whose calls carry GRE.
+func TestConnectionUnheard(t *testing.T) {
+	w := newWorld(t, lab.Plan{Clients: 3, Servers: 1, Firewall: strict()})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*patience)
+	defer cancel()
+	w.ctx = ctx
+	w.start(quickConfig + "unheard = \"5s\"\n")
+	server := w.server(0, peer.Config{CallID: peer.Counting(500)})
+	var legs []leg
+	for i, keepalive := range []time.Duration{0, time.Second, 0} {
+		client := w.client(i, peer.Config{CallID: peer.Counting(9), Keepalive: keepalive})
+		legs = append(legs, w.up(w.dialAndCall(client, server), server))
+	}
+	w.talkLeg(legs...)
+	gone, speaks, carries := legs[0], legs[1], legs[2]
+	stream := carries.client.Traffic(50*time.Millisecond, 100)
+	w.must(gone.server.Session().Vanish(), gone.client.Session().Vanish(), w.Router.FlushConntrack())
+	w.settle(2)
+	w.listed(speaks, carries)
+	w.ended("control connection disappeared", from(w.Clients[0].Address, gone.client.ID()))
+	// The entry of the third has expired as often.
+	for end := time.Now().Add(10 * patience); w.daemonStatus().Counter("connections_restored") < 6 && time.Now().Before(end); {
+		time.Sleep(time.Second)
+	}
+	if n := w.daemonStatus().Counter("connections_restored"); n < 6 {
+		t.Errorf("entries of control connections were put back %d times", n)
+	}
+	_, lost, err := stream.Stop(w.ctx)
+	t.Logf("%d packets lost, %v", lost, err)
+	w.settle(2)
+	w.listed(speaks, carries)
+	w.talkLeg(speaks, carries)
+	w.check(speaks.client.Session().Ping(w.ctx), carries.client.Session().Ping(w.ctx))
+	w.finish()
 }
 
 // freeze stops every thread of the daemon where it is, until SIGCONT.

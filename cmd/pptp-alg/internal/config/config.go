@@ -94,6 +94,7 @@ type Timeouts struct {
 	Grace    time.Duration // GRE of an ended call still passes for this
 	Rest     time.Duration // a translated Call ID is not given again for this
 	Silence  time.Duration // a call of which one side sends no GRE for this is warned of
+	Unheard  time.Duration // a control connection whose entry was put back, and that then says nothing for this, is over
 }
 
 // Default returns the settings without a file. The limits are by the machine's memory.
@@ -121,6 +122,8 @@ func Default() Config {
 			Rest:     60 * time.Second,
 			// pppd gives up after 30 s without an answer.
 			Silence: 30 * time.Second,
+			// Keepalives come every minute (RFC 2637, section 3.1.4), those of TCP every two hours.
+			Unheard: 10 * time.Minute,
 		},
 		Remember: 200,
 		CallLog:  CallLog{ServerAddress: true},

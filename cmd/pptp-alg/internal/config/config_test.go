@@ -82,6 +82,7 @@ clearing = "12s"
 grace = "13s"
 rest = "14m"
 silence = "15s"
+unheard = "16s"
 [call_log]
 to = "tcp:[2001:db8::1]:601"
 server_address = false
@@ -100,7 +101,7 @@ listen = "127.0.0.1:18"
 		LogFormat: LogJSON, LogLevel: slog.LevelDebug, CallIDs: CallIDs{100, 200},
 		Limits:            Limits{1, 2, 3, 4, 0},
 		SegmentsPerClient: 6,
-		Timeouts:          Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second},
+		Timeouts:          Timeouts{11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Minute, 15 * time.Second, 16 * time.Second},
 		Remember:          8,
 		CallLog:           CallLog{"tcp:[2001:db8::1]:601", false},
 		Capture:           Capture{"/var/log/x", 16, 17},

@@ -45,6 +45,7 @@ var keys = []key{
 	{"timeouts.grace", timeout(func(t *Timeouts) *time.Duration { return &t.Grace }, 0, 5*time.Minute)},
 	{"timeouts.rest", timeout(func(t *Timeouts) *time.Duration { return &t.Rest }, 0, 24*time.Hour)},
 	{"timeouts.silence", timeout(func(t *Timeouts) *time.Duration { return &t.Silence }, time.Second, time.Hour)},
+	{"timeouts.unheard", timeout(func(t *Timeouts) *time.Duration { return &t.Unheard }, 5*time.Second, 120*time.Hour)},
 
 	{"call_log.to", setCallLog},
 	{"call_log.server_address", func(c *Config, v any) error { return setBool(&c.CallLog.ServerAddress, v) }},

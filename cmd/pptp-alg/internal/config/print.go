@@ -33,6 +33,7 @@ var values = map[string]func(*Config) any{
 	"timeouts.grace":     func(c *Config) any { return c.Timeouts.Grace },
 	"timeouts.rest":      func(c *Config) any { return c.Timeouts.Rest },
 	"timeouts.silence":   func(c *Config) any { return c.Timeouts.Silence },
+	"timeouts.unheard":   func(c *Config) any { return c.Timeouts.Unheard },
 
 	"call_log.to":             func(c *Config) any { return c.CallLog.To },
 	"call_log.server_address": func(c *Config) any { return c.CallLog.ServerAddress },

@@ -47,6 +47,8 @@ func (d *daemon) disappeared(now time.Time, c *alg.Connection, e conntrack.Event
 		// addressLost or addressBack decides.
 	case e.TCPState >= conntrack.TCPTimeWait: // both sides closed it, or one reset it
 		c.Over(now)
+	case expired && !ending && lives(c) && d.stayedUnheard(c):
+		d.expiredUnheard(now, c)
 	case !lives(c), expired, ending, !d.reconnect(c):
 		c.Lost(now)
 	}
@@ -55,6 +57,7 @@ func (d *daemon) disappeared(now time.Time, c *alg.Connection, e conntrack.Event
 // reconnect puts the conntrack entry of a control connection back.
 func (d *daemon) reconnect(c *alg.Connection) bool {
 	entry := d.entryOfConnection(c)
+	entry.Timeout = min(entry.Timeout, d.config.Timeouts.Unheard)
 	restored, err := d.plane.ct.RestoreConnection(entry)
 	if lacking := (*conntrack.UnsupportedError)(nil); errors.As(err, &lacking) && entry.Helper != "" {
 		entry.Helper = ""
@@ -65,6 +68,7 @@ func (d *daemon) reconnect(c *alg.Connection) bool {
 		return false
 	}
 	if restored {
+		d.unheard[c] = heard{}
 		d.counters.restoredConnections++
 		d.limited("put the conntrack entry of a control connection back, which another program or the kernel had removed",
 			"client", c.Flow.Client, "server", c.Flow.Server)

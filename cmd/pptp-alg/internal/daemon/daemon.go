@@ -56,6 +56,7 @@ type daemon struct {
 	evidence *evidence.Keeper // nil: nobody asked for it
 	journal  *journal
 	dropped  map[*alg.Connection]farewell // on request; see drop.go
+	unheard  map[*alg.Connection]heard    // whose conntrack entries were put back; see unseen.go
 	fast     *fastPath                    // nil: off, or this kernel cannot
 	cannot   string                       // why there is no fast path, where it is wanted
 
@@ -96,7 +97,7 @@ type counters struct {
 func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{
 		log: o.Log, version: o.Version, config: o.Config.Clone(), ports: o.Config.Ports, started: time.Now(), manager: o.Manager,
-		volumes: map[string]*volume{}, dropped: map[*alg.Connection]farewell{},
+		volumes: map[string]*volume{}, dropped: map[*alg.Connection]farewell{}, unheard: map[*alg.Connection]heard{},
 		requests: make(chan func()), removals: make(chan removals, 16),
 	}
 	// The control socket comes first: it says whether a daemon runs already.

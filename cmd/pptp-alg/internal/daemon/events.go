@@ -89,6 +89,7 @@ func (d *daemon) connectionEvent(e alg.Event) {
 		d.limited(e.Kind.String()+"; it passes untranslated", "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Unparsed)
 	case alg.ConnectionClosed:
 		kind = news.ConnectionClosed
+		delete(d.unheard, c)
 		fallthrough
 	default:
 		d.log.Debug(e.Kind.String(), "client", c.Flow.Client, "server", c.Flow.Server, "reason", c.Reason)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
@@ -43,7 +44,7 @@ func inKernel(t *testing.T, f func(d *daemon)) {
 		}
 		defer kernel.Close()
 		c := config.Default()
-		d := &daemon{config: c}
+		d := &daemon{config: c, unheard: map[*alg.Connection]heard{}}
 		if d.features, err = kernel.Features(); err == nil {
 			d.ruleset, err = rules.New(rulesConfig(c, d.features))
 		}

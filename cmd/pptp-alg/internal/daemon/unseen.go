@@ -65,3 +65,37 @@ func (d *daemon) endedUnseen(now time.Time) {
 		c.Close(now, "control connection was closed while this daemon's rules were gone")
 	}
 }
+
+// A control connection whose entry was put back may be over: while there was no entry, a reset by the client was dropped
+// as invalid, say, and the server was sent one by this router. Conntrack would keep the entry for days. So it is made
+// for a time in which every living connection says something, and expires unless there was anything.
+
+// heard is what was known of the calls of such a connection when its entry expired the last time.
+type heard struct {
+	expired bool
+	packets uint64 // of GRE
+}
+
+// stayedUnheard reports whether the entry that has expired was one that had been put back.
+func (d *daemon) stayedUnheard(c *alg.Connection) bool {
+	_, back := d.unheard[c]
+	return back
+}
+
+// expiredUnheard ends a connection that said nothing since its entry was put back. A second time is needed for that, in
+// which its calls carried no GRE either.
+func (d *daemon) expiredUnheard(now time.Time, c *alg.Connection) {
+	last, is := d.unheard[c], heard{expired: true}
+	c.Calls().Each(func(call *nat.Call) {
+		for _, m := range call.Ends {
+			if packets, _ := d.counted(m); packets != nil {
+				is.packets += *packets
+			}
+		}
+	})
+	if last == is || !d.reconnect(c) {
+		c.Over(now)
+		return
+	}
+	d.unheard[c] = is
+}
