@@ -95,7 +95,7 @@ func (c *Client) transact(msgs ...netlink.Message) ([]answer, error) {
 // twice: the kernel starts a bucket again when an entry in it was removed meanwhile.
 func (c *Client) dump(data []byte, each func(Flow)) error {
 	c.drain()
-	sequence, err := c.send(request(msgGet, netlink.Dump, data))
+	sequence, err := c.sendDump(data)
 	if err != nil {
 		return explain(err)
 	}

@@ -94,6 +94,20 @@ func (s *socket) receive() ([]netlink.Message, error) {
 // carries them out and queues the answers before the call returns. It is a raw system call because the Go
 // runtime, which expects others to wait, would give the processor to another thread meanwhile, and wake that.
 func (s *socket) send(messages ...netlink.Message) (first uint32, err error) {
+	first = s.encode(messages)
+	_, err = s.call(unix.SYS_SENDTO, s.out, 0, false)
+	return first, err
+}
+
+// sendDump asks for a list. The call looks through a table that may be large, while others have something to do.
+func (s *socket) sendDump(data []byte) (sequence uint32, err error) {
+	sequence = s.encode([]netlink.Message{request(msgGet, netlink.Dump, data)})
+	_, err = s.call(unix.SYS_SENDTO, s.out, 0, true)
+	return sequence, err
+}
+
+// encode writes messages into s.out, and returns the sequence number of the first.
+func (s *socket) encode(messages []netlink.Message) (first uint32) {
 	first = s.sequence + 1
 	s.sequence += uint32(len(messages))
 	b := s.out[:0]
@@ -109,13 +123,12 @@ func (s *socket) send(messages ...netlink.Message) (first uint32, err error) {
 		}
 	}
 	s.out = b
-	_, err = s.rawCall(unix.SYS_SENDTO, b, 0)
-	return first, err
+	return first
 }
 
 // poll returns the next datagram if it is there, else EAGAIN. The messages are valid until the next call.
 func (s *socket) poll() ([]netlink.Message, error) {
-	n, err := s.rawCall(unix.SYS_RECVFROM, s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+	n, err := s.call(unix.SYS_RECVFROM, s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC, false)
 	switch {
 	case err != nil:
 		return nil, err
@@ -125,13 +138,17 @@ func (s *socket) poll() ([]netlink.Message, error) {
 	return splitMessages(s.buf[:n])
 }
 
-// rawCall sends or receives b past the runtime's scheduler.
-func (s *socket) rawCall(trap uintptr, b []byte, flags uintptr) (int, error) {
+// call sends or receives b, past the runtime's scheduler unless it takes long.
+func (s *socket) call(trap uintptr, b []byte, flags uintptr, long bool) (int, error) {
 	var n uintptr
 	var errno syscall.Errno
 	err := s.raw.Control(func(fd uintptr) {
 		for {
-			n, _, errno = unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+			if long {
+				n, _, errno = unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+			} else {
+				n, _, errno = unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+			}
 			if errno != unix.EINTR {
 				return
 			}
