@@ -74,7 +74,15 @@ func TestOffload(t *testing.T) {
 	if f := offload(&ruleset{}, c); f.Level != OK {
 		t.Errorf("without: %+v", f)
 	}
-	if f := offload(&ruleset{flowTables: []string{"inet fw4 ft"}}, c); (f.Level == OK) != (anchor() != "") || !strings.Contains(f.Text, "inet fw4 ft") || (f.Fix == nil) != (f.Level == OK) {
+	r := rulesetOf(chainName{unix.NFPROTO_INET, "fw4", "forward"})
+	r.flowTables = []string{"inet fw4 ft"}
+	if f := offload(r, c); f.Level != OK {
+		t.Errorf("with a flow table that nothing uses: %+v", f)
+	}
+	for _, ch := range r.chains {
+		ch.rules = []rule{{{name: "flow_offload"}}}
+	}
+	if f := offload(r, c); (f.Level == OK) != (anchor() != "") || !strings.Contains(f.Text, "inet fw4 ft") || (f.Fix == nil) != (f.Level == OK) {
 		t.Errorf("with: %+v", f)
 	}
 }

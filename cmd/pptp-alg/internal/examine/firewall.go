@@ -52,7 +52,7 @@ func masquerading(r *ruleset, ours string) Finding {
 
 // openWrtMasquerade finds the zone wan by its name: its number is what the order of
 // /etc/config/firewall makes it.
-const openWrtMasquerade = `zone=$(uci show firewall | sed -n "s/^\(firewall\..*\)\.name='wan'\$/\1/p"); ` +
+const openWrtMasquerade = `zone=$(uci show firewall | sed -n "s/^\(firewall\.\(@zone\[[0-9]*\]\|[^.@]*\)\)\.name='wan'\$/\1/p"); ` +
 	`uci set "$zone.masq=1"; uci commit firewall; service firewall reload`
 
 // uplink is the device of the default route, or "".
@@ -183,6 +183,9 @@ func offload(r *ruleset, c Config) Finding {
 	tables := strings.Join(r.flowTables, ", ")
 	if helper := anchor(); helper != "" {
 		return ok(name, "flow table %s; the daemon keeps control connections out of it with the conntrack helper %s", tables, helper)
+	}
+	if len(r.flows()) == 0 {
+		return ok(name, "flow table %s; no rule puts connections into it", tables)
 	}
 	return warning(name, &Fix{
 		r.keepOut(c.Ports[0]),

@@ -191,40 +191,31 @@ func appendNew(lines []string, line string) []string {
 	return append(lines, line)
 }
 
-// A flow is a rule that puts connections into a flow table.
-type flow struct {
-	chain  chainName
-	handle uint64
-	table  string // "inet fw4 ft"
-}
-
-// flows lists the rules that do so.
-func (r *ruleset) flows() []flow {
-	var found []flow
+// flows lists the chains with a rule that puts connections into a flow table.
+func (r *ruleset) flows() []chainName {
+	var found []chainName
 	for _, c := range r.chains {
-		for i, rule := range c.rules {
-			for _, e := range rule {
-				if x, is := e.any.(*expr.FlowOffload); is {
-					found = append(found, flow{c.chainName, c.handles[i], fmt.Sprintf("%s %s %s", familyName(c.family), c.table, x.Name)})
-				}
-			}
+		if slices.ContainsFunc(c.rules, func(l rule) bool {
+			return slices.ContainsFunc(l, func(e expression) bool { return e.name == "flow_offload" })
+		}) {
+			found = append(found, c.chainName)
 		}
 	}
-	slices.SortFunc(found, func(a, b flow) int { return strings.Compare(a.chain.String(), b.chain.String()) })
+	slices.SortFunc(found, func(a, b chainName) int { return strings.Compare(a.String(), b.String()) })
 	return found
 }
 
 // keepOut are the commands that keep control connections out of flow tables.
 func (r *ruleset) keepOut(port uint16) string {
 	var lines []string
-	for _, f := range r.flows() {
-		if r.manager(f.chain) == firewalld {
+	for _, c := range r.flows() {
+		if r.manager(c) == firewalld {
 			lines = appendNew(lines, "sed -i 's/^NftablesFlowtable=.*/NftablesFlowtable=off/' /etc/firewalld/firewalld.conf && firewall-cmd --reload")
 			continue
 		}
 		// Accepted in this chain, they do not come to the rule.
 		for _, end := range []string{"sport", "dport"} {
-			lines = appendNew(lines, fmt.Sprintf("nft insert rule %v tcp %s %d ct state established,related accept", f.chain, end, port))
+			lines = appendNew(lines, fmt.Sprintf("nft insert rule %v tcp %s %d ct state established,related accept", c, end, port))
 		}
 	}
 	return strings.Join(lines, "\n")
