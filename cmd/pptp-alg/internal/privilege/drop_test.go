@@ -37,7 +37,11 @@ func TestDropHelper(t *testing.T) {
 		hold()
 	}
 	held.Wait()
-	err := Drop()
+	var also []uintptr
+	if os.Getenv("PRIVILEGE_TEST_HELPER") == "keep" {
+		also = []uintptr{unix.CAP_BPF}
+	}
+	err := Drop(also...)
 	for range 8 {
 		hold()
 	}
@@ -53,13 +57,13 @@ func TestDropHelper(t *testing.T) {
 
 // dropping starts the helper and returns what it says, and its process ID. It lives
 // until the test ends.
-func dropping(t *testing.T) (string, int) {
+func dropping(t *testing.T, how string) (string, int) {
 	t.Helper()
 	if had, err := Effective(unix.CAP_NET_ADMIN); err != nil || !had {
 		t.Skipf("needs CAP_NET_ADMIN (%v)", err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDropHelper$")
-	cmd.Env = append(os.Environ(), "PRIVILEGE_TEST_HELPER=1")
+	cmd.Env = append(os.Environ(), "PRIVILEGE_TEST_HELPER="+how)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +86,7 @@ func dropping(t *testing.T) (string, int) {
 // Every thread has lost everything but CAP_NET_ADMIN, as /proc has it. A build with
 // cgo says that it cannot, and Verify sees that nothing was dropped.
 func TestDrop(t *testing.T) {
-	said, pid := dropping(t)
+	said, pid := dropping(t, "all")
 	if said == "error: set no_new_privs: "+ErrCgo.Error() {
 		if err := Verify(pid); err == nil || !strings.Contains(err.Error(), "were not dropped") {
 			t.Errorf("nothing was dropped, and Verify says %v", err)
@@ -147,5 +151,34 @@ func TestVerify(t *testing.T) {
 	}
 	if errors.Is(Verify(os.Getpid()), ErrCgo) {
 		t.Error("Verify knows nothing of cgo")
+	}
+}
+
+// What is to be kept beside CAP_NET_ADMIN is, in every thread, and nothing else.
+func TestDropKeeps(t *testing.T) {
+	if had, err := Effective(unix.CAP_BPF); err != nil || !had {
+		t.Skipf("needs CAP_BPF (%v)", err)
+	}
+	said, pid := dropping(t, "keep")
+	if said == "error: set no_new_privs: "+ErrCgo.Error() {
+		return
+	}
+	if said != "dropped" {
+		t.Fatalf("the helper said %q", said)
+	}
+	files, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/status")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"CapPrm:\t0000008000001000", "CapEff:\t0000008000001000", "CapBnd:\t0000008000001000", "CapInh:\t0000000000000000"} {
+			if !strings.Contains(string(b), want+"\n") {
+				t.Errorf("%s has no line %q", f, want)
+			}
+		}
+	}
+	if err := Verify(pid); err == nil {
+		t.Error("CAP_BPF passes for nothing")
 	}
 }
