@@ -176,6 +176,7 @@ func TestFastPathRestart(t *testing.T) {
 	server := w.server(0, peer.Config{})
 	legs := w.legsOf(server)
 	w.fast(legs...)
+	w.check(legs[0].client.Echo(w.ctx, 100, 300), legs[1].client.Echo(w.ctx, 100, 300)) // more than conntrack will have counted
 	before := w.daemonStatus().Calls
 	w.stop()
 	w.talkLeg(legs...)
@@ -311,6 +312,12 @@ func TestFastPathDeviceDown(t *testing.T) {
 	w.fast(legs...)
 	w.must(w.Router.SetLink("wan", false))
 	w.ordinary()
+	w.eventually("the fast path should be open for others", func() error {
+		if _, why := w.paths(); strings.Contains(why, "have just changed") {
+			return errors.New(why)
+		}
+		return nil
+	})
 	w.must(w.Router.SetLink("wan", true))
 	w.eventually("calls should work again", func() error {
 		return errors.Join(legs[0].client.EchoWithin(w.ctx, time.Second, 1, 100), legs[1].server.EchoWithin(w.ctx, time.Second, 1, 100))
