@@ -14,11 +14,15 @@ import (
 const (
 	hogWindow = 20 * time.Millisecond // in which use is added up
 	hogCalm   = time.Second           // without a hog, until one thread is enough again
+
+	// hogSegment is what one segment counts at most: the clock goes on while other programs
+	// have the processor, and no single segment makes its sender a hog.
+	hogSegment = hogWindow / 4
 )
 
 // hogs finds clients that keep the owner busy: it works for more than half of a window,
-// and more than half of that for one client. Many clients that do so together are served
-// best by one thread, which is cheaper.
+// and more than half of that for one client, while there are others. Many clients that do
+// so together are served best by one thread, which is cheaper, and so is one that is alone.
 type hogs struct {
 	window uint64
 	begun  time.Time     // the window
@@ -33,6 +37,7 @@ func (h *hogs) add(l *line, cost time.Duration) {
 	if l.window != h.window {
 		l.window, l.recent = h.window, 0
 	}
+	cost = min(cost, hogSegment)
 	l.recent += cost
 	h.worked += cost
 	h.most = max(h.most, l.recent)
@@ -45,7 +50,7 @@ func (h *hogs) look(now time.Time) (wide, changed bool) {
 		return h.wide, false
 	}
 	was := h.wide
-	if h.worked > long/2 && h.most > h.worked/2 {
+	if h.worked > long/2 && h.most > h.worked/2 && h.most < h.worked {
 		h.wide, h.last = true, now
 	} else if now.Sub(h.last) > hogCalm {
 		h.wide = false
