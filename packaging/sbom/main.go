@@ -9,6 +9,7 @@
 package main
 
 import (
+	"errors"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
@@ -71,7 +72,7 @@ func main() {
 	made := flag.String("time", "", "`time` of the document, RFC 3339 in UTC")
 	flag.Parse()
 	if _, err := time.Parse("2006-01-02T15:04:05Z", *made); *version == "" || err != nil || flag.NArg() == 0 {
-		fail(fmt.Errorf("usage: sbom -version VERSION -time 2006-01-02T15:04:05Z PROGRAM..."))
+		fail(errors.New("usage: sbom -version VERSION -time 2006-01-02T15:04:05Z PROGRAM"))
 	}
 	d, err := describe(*version, *made, flag.Args())
 	if err != nil {
