@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -191,6 +192,58 @@ func TestIngress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Filters of this program are no news, and in nobody's way, wherever they are and whoever comes first.
+func TestOwnFilters(t *testing.T) {
+	l := newLab(t)
+	back := Question{Src: netip.MustParseAddr(server), Dst: netip.MustParseAddr(client), Link: l.index("up1")}
+	l.found(back, "lan", client, 1500)
+	program := []uint64{0xb7, 0x95} // r0 = 0; exit
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		program = []uint64{0xb7 << 56, 0x95 << 56}
+	}
+	licence := []byte("GPL\x00")
+	load := struct {
+		kind, count           uint32
+		instructions, licence unsafe.Pointer
+		_                     [112]byte
+	}{unix.BPF_PROG_TYPE_SCHED_CLS, uint32(len(program)), unsafe.Pointer(&program[0]), unsafe.Pointer(&licence[0]), [112]byte{}}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+	if errno != 0 {
+		t.Fatal("load an eBPF program:", errno)
+	}
+	defer func() { _ = unix.Close(int(fd)) }()
+	filters := func(name string) (put, take func()) {
+		var all []netlink.Filter
+		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			all = append(all, &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: back.Link, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 100},
+				Fd: int(fd), Name: name, DirectAction: true})
+		}
+		each := func(do func(netlink.Filter) error) {
+			for _, f := range all {
+				if err := do(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return func() { each(netlink.FilterAdd) }, func() { each(netlink.FilterDel) }
+	}
+	put, take := filters(FilterPrefix + "-something")
+	l.unchanged("a qdisc", func() { l.tc("qdisc add dev up1 clsact") })
+	l.unchanged("our filters", put)
+	l.changed("something else", func() { l.ip("rule add fwmark 9 lookup main") }) // so that it is asked again
+	l.found(back, "lan", client, 1500)
+	l.unchanged("the end of our filters", take)
+	l.unchanged("the end of the qdisc", func() { l.tc("qdisc del dev up1 clsact") })
+	l.found(back, "lan", client, 1500)
+
+	put, take = filters("others")
+	l.tc("qdisc add dev up1 clsact")
+	l.changed("others' filters", put)
+	l.refused(back, "up1 has a tc filter (bpf)")
+	l.changed("their end", take)
+	l.found(back, "lan", client, 1500)
 }
 
 func TestBridgeFilteredAtItsPorts(t *testing.T) {

@@ -26,6 +26,7 @@ type filter struct {
 	index  int // of the device, or tcSharedBlock
 	kind   string
 	name   string // of a bpf filter
+	head   bool   // only that there are bpf filters of a priority, which are listed behind it
 	shared bool   // a qdisc whose filters are those of a block that others have as well
 }
 
@@ -46,7 +47,7 @@ func (w *Ways) ingress(l link) error {
 		return fmt.Errorf("list the filters of %s: %w", l.name, err)
 	}
 	for _, m := range replies {
-		if f, ok := parseFilter(m); ok && !f.ours() {
+		if f, ok := parseFilter(m); ok && !f.head && !f.ours() {
 			return refuse("%s has a tc filter (%s) for packets that come in, as for shaping (SQM), which they would miss", l.name, f.kind)
 		}
 	}
@@ -74,7 +75,7 @@ func parseFilter(m netlink.Message) (filter, bool) {
 			f.shared = true
 		}
 	}
-	if f.kind == "bpf" {
+	if f.head = f.kind == "bpf" && options == nil; f.kind == "bpf" {
 		n, err := netlink.NewAttributeDecoder(options)
 		if err != nil {
 			return filter{}, false

@@ -75,7 +75,9 @@ func (w *Ways) route(m netlink.Message) bool {
 		relevant = ok && (s.index < 0 || w.uses(s.index)) // below 0: of all devices, of new ones
 	case unix.RTM_NEWADDR:
 		relevant = false // the routes that come with it tell
-	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
+	case unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
+		relevant = false // they come and go with their first and last filter, also with ours
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		f, ok := parseFilter(m)
 		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.uses(f.index))
 	case unix.RTM_NEWQDISC: // one without filters does nothing, unless it shares others'
