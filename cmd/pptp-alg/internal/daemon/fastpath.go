@@ -92,6 +92,12 @@ var errNoFastPath = errors.New("fast_path is \"on\", but this program was built 
 
 // openFastPath loads the programs, where they are wanted. A kernel that cannot is no reason not to start.
 func (d *daemon) openFastPath(undo func(func() error)) error {
+	switch n, err := fastpath.Sweep(); {
+	case err != nil:
+		d.log.Warn("what a daemon that was killed may have left at devices is still there: it does nothing", "error", err)
+	case n > 0:
+		d.log.Info("took away what a daemon that was killed had left at devices", "filters", n)
+	}
 	if d.config.FastPath != config.FastPathOn {
 		return nil
 	}
@@ -113,13 +119,6 @@ func (d *daemon) openFastPath(undo func(func() error)) error {
 		lanes: map[*nat.Mapping]*lane{}, leaving: map[fastpath.Tuple]*lane{},
 	}
 	undo(f.close)
-	n, err := fastpath.Sweep()
-	if err != nil {
-		return err
-	}
-	if n > 0 {
-		d.log.Info("took away what a daemon that was killed had left at devices", "filters", n)
-	}
 	d.fast, d.plane.fast = f, f
 	d.table.Mappings(func(m *nat.Mapping) {
 		if m.Open() {

@@ -158,8 +158,8 @@ func (c *clsact) filters(link int, name string) (found []point, err error) {
 		}
 		m.Header.Flags &^= netlink.Acknowledge
 		answers, err := c.conn.Execute(m)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
-			continue // no clsact there
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue // no clsact there, or no traffic control in this kernel
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list the filters of link %d: %w", link, err)
