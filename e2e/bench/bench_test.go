@@ -198,6 +198,20 @@ func TestVanish(t *testing.T) {
 	}
 }
 
+// TestSlowly: a call that is not carried in both directions is not on the fast path.
+func TestSlowly(t *testing.T) {
+	s := &lab.Status{Calls: []lab.CallStatus{
+		{State: lab.StateUp, FastPath: &lab.FastPathStatus{ToServer: true, ToClient: true}},
+		{State: lab.StateUp, FastPath: &lab.FastPathStatus{ToServer: true, Reason: "one"}},
+		{State: lab.StateUp, FastPath: &lab.FastPathStatus{ToClient: true, Reason: "two"}},
+		{State: lab.StateUp},
+		{FastPath: &lab.FastPathStatus{Reason: "it is not up"}},
+	}}
+	if got, want := slowly(s), []string{"one", "two", "it is off"}; !slices.Equal(got, want) {
+		t.Errorf("%q instead of %q", got, want)
+	}
+}
+
 // TestFast: the calls of the fast path are on it before anything is measured, through the bridge, and are carried as they should.
 func TestFast(t *testing.T) {
 	needLab(t)
@@ -212,7 +226,8 @@ func TestFast(t *testing.T) {
 		t.Fatal(err)
 	}
 	flows := w.flows(20)
-	if err := errors.Join(w.drain(), w.quicken(t.Context(), flows)); err != nil {
+	// A firewall that changes closes the fast path: packets have to pass it again.
+	if err := errors.Join(w.drain(), w.router.Firewall(lab.Masquerade("wan")), w.quicken(t.Context(), flows)); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range directions {
