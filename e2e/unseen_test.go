@@ -77,12 +77,13 @@ func TestConnectionUnheard(t *testing.T) {
 	w.talkLeg(legs...)
 	gone, speaks, carries := legs[0], legs[1], legs[2]
 	stream := carries.client.Traffic(50*time.Millisecond, 100)
+	w.silent(legs...) // a late acknowledgement would count as a sign of life
 	w.must(gone.server.Session().Vanish(), gone.client.Session().Vanish(), w.Router.FlushConntrack())
 	w.settle(2)
 	w.listed(speaks, carries)
 	w.ended("control connection disappeared", from(w.Clients[0].Address, gone.client.ID()))
 	// The entry of the third has expired as often.
-	for end := time.Now().Add(10 * patience); w.daemonStatus().Counter("connections_restored") < 6 && time.Now().Before(end); {
+	for end := time.Now().Add(2 * patience); w.daemonStatus().Counter("connections_restored") < 6 && time.Now().Before(end); {
 		time.Sleep(time.Second)
 	}
 	if n := w.daemonStatus().Counter("connections_restored"); n < 6 {

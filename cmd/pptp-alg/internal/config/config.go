@@ -123,7 +123,7 @@ func Default() Config {
 			// pppd gives up after 30 s without an answer.
 			Silence: 30 * time.Second,
 			// Keepalives come every minute (RFC 2637, section 3.1.4), those of TCP every two hours.
-			Unheard: 10 * time.Minute,
+			Unheard: 30 * time.Minute,
 		},
 		Remember: 200,
 		CallLog:  CallLog{ServerAddress: true},

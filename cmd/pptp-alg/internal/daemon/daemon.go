@@ -64,7 +64,7 @@ type daemon struct {
 	counters    counters
 	lull        lull
 	overdone    atomic.Uint64      // segments dropped because their client had too many waiting
-	worked      atomic.Int64       // nanoseconds spent on segments
+	tally       tally              // of what segments cost
 	volumes     map[string]*volume // of messages about packets
 
 	counting counting

@@ -73,7 +73,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		d.journal.flush(time.Now())
 		d.evidence.Flush()
 		if !begun.IsZero() {
-			d.worked.Add(int64(time.Since(begun)))
+			d.tally.add(time.Since(begun))
 			begun = time.Time{}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/queue"
@@ -33,7 +34,7 @@ type turns struct {
 	waiting int
 	clock   time.Duration
 	number  uint64
-	served  *line // whose segment the owner has
+	served  []taken // whose segments the owner has, or had, and has not been charged for
 	hogs    hogs
 }
 
@@ -47,6 +48,12 @@ type line struct {
 	place   int           // in the ring
 	window  uint64        // see hogs
 	recent  time.Duration // of the owner's time, in that window
+}
+
+// taken is a segment that was taken for the owner.
+type taken struct {
+	line  *line
+	guess time.Duration // what was charged until its cost is known
 }
 
 // ring has the line first whose turn it is (container/heap).
@@ -120,7 +127,7 @@ func (t *turns) take(l *line) {
 	l.packets[0] = nil
 	l.packets = l.packets[1:]
 	t.waiting--
-	t.served = l
+	t.served = append(t.served, taken{l, l.cost})
 	t.number++
 	l.used, l.since = l.used+l.cost, t.number // until it is known
 	if len(l.packets) > 0 {
@@ -130,20 +137,20 @@ func (t *turns) take(l *line) {
 	heap.Remove(&t.ring, l.place)
 }
 
-// charge says what the segment cost that the owner had.
+// charge says what the segment cost that the owner had first of those not charged for.
 func (t *turns) charge(cost time.Duration) {
-	l := t.served
-	if l == nil {
+	if len(t.served) == 0 {
 		return
 	}
-	t.served = nil
+	l, guess := t.served[0].line, t.served[0].guess
+	t.served = slices.Delete(t.served, 0, 1)
 	t.hogs.add(l, cost)
 	active := len(t.ring)
 	if len(l.packets) == 0 {
 		active++
 	}
 	t.clock += cost / time.Duration(active)
-	l.used, l.cost = min(l.used+cost-l.cost, t.clock+maxOwed), cost
+	l.used, l.cost = min(l.used+cost-guess, t.clock+maxOwed), cost
 	switch {
 	case len(l.packets) > 0:
 		heap.Fix(&t.ring, l.place)
@@ -152,13 +159,31 @@ func (t *turns) charge(cost time.Duration) {
 	}
 }
 
+// tally has what segments cost, by their number. The owner is never further ahead of share
+// than two: it has one, and is given the next.
+type tally struct {
+	done  atomic.Uint64 // how many the owner has dealt with
+	costs [4]atomic.Int64
+}
+
+// add is the owner's.
+func (t *tally) add(cost time.Duration) {
+	n := t.done.Load()
+	t.costs[n%uint64(len(t.costs))].Store(int64(cost))
+	t.done.Store(n + 1)
+}
+
+func (t *tally) cost(n uint64) time.Duration {
+	return time.Duration(t.costs[n%uint64(len(t.costs))].Load())
+}
+
 // share reads segments from in and offers them to the owner in turn, until in is
-// closed or ctx is done. What is too much for a client goes to refuse. worked says how
-// much time the owner has spent on segments.
-func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packet, ports []uint16, refuse func(*queue.Packet), worked func() time.Duration, widen func(bool)) {
+// closed or ctx is done. What is too much for a client goes to refuse. tally has what
+// each segment cost the owner.
+func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packet, ports []uint16, refuse func(*queue.Packet), tally *tally, widen func(bool)) {
 	defer close(out)
 	t := newTurns()
-	before := worked()
+	var charged uint64
 	for in != nil || t.waiting > 0 {
 		var offer chan<- *queue.Packet
 		var head *queue.Packet
@@ -177,10 +202,11 @@ func share(ctx context.Context, in <-chan *queue.Packet, out chan<- *queue.Packe
 				refuse(p)
 			}
 		case offer <- head:
-			now := worked() // the segment before this one is dealt with
-			t.charge(now - before)
-			before = now
 			t.take(l)
+			// The segment before this one is dealt with, and if the owner was faster, this one too.
+			for ; charged < tally.done.Load(); charged++ {
+				t.charge(tally.cost(charged))
+			}
 			if wide, changed := t.hogs.look(time.Now()); changed {
 				widen(wide)
 			}
@@ -205,6 +231,6 @@ func (d *daemon) shared(ctx context.Context) <-chan *queue.Packet {
 		d.overdone.Add(1)
 		_ = d.queue.Drop(p) // its failures are counted
 	}
-	go share(ctx, d.queue.Packets(), out, d.ports, refuse, func() time.Duration { return time.Duration(d.worked.Load()) }, widen)
+	go share(ctx, d.queue.Packets(), out, d.ports, refuse, &d.tally, widen)
 	return out
 }

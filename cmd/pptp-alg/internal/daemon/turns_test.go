@@ -9,8 +9,38 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/queue"
 )
 
-// idle is an owner that spends no time.
-func idle() time.Duration { return 0 }
+// Each segment is charged to the client that sent it, also where the owner has dealt with it before share knows
+// that it was taken: share waits for the owner then, as it does where there is much to do.
+func TestShareCharges(t *testing.T) {
+	in, out, tally := make(chan *queue.Packet), make(chan *queue.Packet), &tally{}
+	go share(context.Background(), in, out, nil, func(*queue.Packet) {}, tally, func(bool) {})
+	const laborious, honest = "10.0.0.1", "10.0.0.2"
+	for i := range uint32(200) {
+		in <- segmentOf(laborious, i)
+	}
+	for i := range uint32(30) {
+		in <- segmentOf(honest, i)
+	}
+	close(in)
+	others, left := 0, 30
+	for p := range out {
+		cost := time.Millisecond
+		switch p.Src.Addr().String() {
+		case honest:
+			left--
+		case laborious:
+			cost *= 10
+			if left > 0 {
+				others++
+			}
+		}
+		tally.add(cost)
+		time.Sleep(100 * time.Microsecond) // share wants to give the next one long since
+	}
+	if others > 8 {
+		t.Errorf("%d segments of ten times the work came between 30 of another client", others)
+	}
+}
 
 func segmentOf(client string, id uint32) *queue.Packet {
 	return &queue.Packet{ID: id, Src: netip.MustParseAddrPort(client + ":5000"), Dst: netip.MustParseAddrPort("203.0.113.1:1723")}
@@ -146,7 +176,7 @@ func TestShare(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		share(context.Background(), in, out, []uint16{1723}, func(*queue.Packet) { refused++ }, idle, func(bool) {})
+		share(context.Background(), in, out, []uint16{1723}, func(*queue.Packet) { refused++ }, &tally{}, func(bool) {})
 	}()
 	const sent = maxWaitingClient + 50
 	for i := range uint32(sent) {
@@ -171,7 +201,7 @@ func TestShare(t *testing.T) {
 func TestShareEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in, out := make(chan *queue.Packet), make(chan *queue.Packet)
-	go share(ctx, in, out, nil, func(*queue.Packet) {}, idle, func(bool) {})
+	go share(ctx, in, out, nil, func(*queue.Packet) {}, &tally{}, func(bool) {})
 	in <- segmentOf("10.0.0.1", 1)
 	cancel()
 	for range out { // closed

@@ -85,15 +85,17 @@ func (d *daemon) stayedUnheard(c *alg.Connection) bool {
 // expiredUnheard ends a connection that said nothing since its entry was put back. A second time is needed for that, in
 // which its calls carried no GRE either.
 func (d *daemon) expiredUnheard(now time.Time, c *alg.Connection) {
-	last, is := d.unheard[c], heard{expired: true}
+	last, is, counted := d.unheard[c], heard{expired: true}, true
 	c.Calls().Each(func(call *nat.Call) {
 		for _, m := range call.Ends {
 			if packets, _ := d.counted(m); packets != nil {
 				is.packets += *packets
+			} else if m != nil && m.Open() {
+				counted = false // conntrack does not count here, so nobody knows
 			}
 		}
 	})
-	if last == is || !d.reconnect(c) {
+	if counted && last == is || !d.reconnect(c) {
 		c.Over(now)
 		return
 	}

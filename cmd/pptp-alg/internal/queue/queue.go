@@ -102,13 +102,17 @@ func bind(cfg Config, flags uint32) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
+	// SO_RCVBUFFORCE where it is permitted. Best effort: a small buffer works. Before packets come, for there may be a
+	// flood; the kernel's answers have to fit in all cases.
+	_ = s.conn.SetReadBuffer(max(cfg.ReadBuffer, DefaultReadBuffer))
 	early, err := s.bind(cfg.Queue, cfg.MaxLength, flags)
 	if err != nil {
 		_ = s.conn.Close() // which unbinds the queue
 		return nil, err
 	}
-	// SO_RCVBUFFORCE where it is permitted. Best effort: a small buffer works.
-	_ = s.conn.SetReadBuffer(cfg.ReadBuffer)
+	if cfg.ReadBuffer < DefaultReadBuffer {
+		_ = s.conn.SetReadBuffer(cfg.ReadBuffer)
+	}
 	q := &Queue{
 		number:    cfg.Queue,
 		netns:     cfg.NetNS,

@@ -127,6 +127,9 @@ func (s *socket) bind(queue uint16, maxLength, flags uint32) (early [][]byte, er
 	}
 	for answered := 0; answered < steps; {
 		datagram, err := s.receive()
+		if errors.Is(err, unix.ENOBUFS) {
+			continue // packets did not fit, which TCP sends again
+		}
 		if err != nil {
 			return nil, fmt.Errorf("receive answer: %w", err)
 		}

@@ -3,6 +3,7 @@ package ways
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,11 @@ func (w *Ways) watch(events *netlink.Conn, matters func(netlink.Message) bool) {
 			if errors.As(err, &failed) && failed.Timeout() {
 				continue
 			}
+			// Closed, or broken: no answer is to be trusted any more.
+			w.mu.Lock()
+			w.deaf = fmt.Errorf("changes of routes and devices are not heard of any more: %w", err)
+			w.mu.Unlock()
+			w.tell()
 			return
 		}
 		for _, m := range news {

@@ -65,6 +65,7 @@ type Ways struct {
 	settings *settings // nil: not known
 	services bool      // a route is there, or was, for one type of service only
 	listed   bool      // services
+	deaf     error     // why no news come any more
 }
 
 type answer struct {
@@ -157,6 +158,9 @@ func (w *Ways) Appeared() <-chan struct{} { return w.appeared }
 func (w *Ways) Find(q Question) (Way, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.deaf != nil {
+		return Way{}, w.deaf
+	}
 	var reason *Unsafe
 	err := w.arrive(q.Link) // looks every time for what no news tell of
 	if err != nil {
