@@ -344,7 +344,11 @@ func (f *fastPath) halt(now time.Time, why string) {
 	}
 	if f.generation != 0 {
 		f.counters.halts++
-		f.failed(f.path.Halt())
+		if err := f.path.Halt(); err != nil {
+			// A kernel that lets nobody write to a map any more still lets go of programs.
+			f.failed(errors.Join(err, f.path.Keep(nil)))
+			f.over = "its programs can no longer be told anything: " + err.Error()
+		}
 		f.generation = 0
 		if now.Sub(f.opened) > haltPeace {
 			f.pause = 0
@@ -356,6 +360,15 @@ func (f *fastPath) halt(now time.Time, why string) {
 	if soon := now.Add(firstHalt); f.due.Before(soon) {
 		f.due = soon
 	}
+	f.daemon.table.Schedule(&f.again, f.due, f.begin)
+}
+
+// hold keeps a closed fast path closed until then: what changes before that is heard of late.
+func (f *fastPath) hold(until time.Time) {
+	if f == nil || f.generation != 0 || !f.due.Before(until) {
+		return
+	}
+	f.due = until
 	f.daemon.table.Schedule(&f.again, f.due, f.begin)
 }
 

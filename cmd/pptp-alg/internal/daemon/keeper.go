@@ -98,9 +98,8 @@ func (k *keeper) watch(ctx context.Context) {
 			if now := time.Now(); now.Sub(since) >= lookPeriod {
 				since, n = now, 0
 			}
-			took := time.Duration(k.took.Load())
-			if n >= looksFree || took > lookPause/lookShare { // what comes meanwhile is taken together
-				time.Sleep(max(lookPause, took*lookShare))
+			if pause := k.pause(); n >= looksFree || pause > lookPause { // what comes meanwhile is taken together
+				time.Sleep(pause)
 			}
 		}
 	}()
@@ -128,8 +127,15 @@ func (d *daemon) tablesChanged(now time.Time, c change) {
 	}
 	d.fast.halt(now, "nftables was changed by "+c.String())
 	d.keeper.last = c.Change
+	pause := d.keeper.pause()
 	d.checkTable(now)
 	d.reviewAnchor(now)
+	d.fast.hold(time.Now().Add(max(pause, d.keeper.pause()) + firstHalt))
+}
+
+// pause is how long what changes in nftables is not read when there is much of it: a look at the table takes its time.
+func (k *keeper) pause() time.Duration {
+	return max(lookPause, time.Duration(k.took.Load())*lookShare)
 }
 
 // checkTable puts the table back if something of it is gone or altered; later

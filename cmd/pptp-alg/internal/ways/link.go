@@ -45,6 +45,8 @@ func (l link) usable() error {
 		known = plainKinds[l.kind]
 	}
 	switch {
+	case l.hardware == unix.ARPHRD_PPP && !pppTakes():
+		return refuse("%s is a PPP device, to which this kernel gives packets in a wrong form: Linux 6.6 does not, nor do late releases of 6.1, 5.15 and 5.10", l.name)
 	case !known && l.kind != "":
 		return refuse("%s is a device of a kind that the fast path does not know: %s", l.name, l.kind)
 	case !known:
