@@ -26,11 +26,15 @@ func (w *Ways) watch(events *netlink.Conn, matters func(netlink.Message) bool) {
 			if errors.As(err, &failed) && failed.Timeout() {
 				continue
 			}
-			// Closed, or broken: no answer is to be trusted any more.
 			w.mu.Lock()
-			w.deaf = fmt.Errorf("changes of routes and devices are not heard of any more: %w", err)
+			closed := w.closed
+			if !closed { // no answer is to be trusted any more
+				w.deaf = fmt.Errorf("changes of routes and devices are not heard of any more: %w", err)
+			}
 			w.mu.Unlock()
-			w.tell()
+			if !closed {
+				w.tell()
+			}
 			return
 		}
 		for _, m := range news {

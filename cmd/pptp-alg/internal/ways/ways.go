@@ -66,6 +66,7 @@ type Ways struct {
 	services bool      // a route is there, or was, for one type of service only
 	listed   bool      // services
 	deaf     error     // why no news come any more
+	closed   bool
 }
 
 type answer struct {
@@ -135,6 +136,9 @@ func (w *Ways) dial() (err error) {
 
 // Close ends the watch, and closes the channel of Changes.
 func (w *Ways) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
 	var errs []error
 	for _, c := range []*netlink.Conn{w.events, w.neighbours, w.policyEvents, w.asks, w.ipsec} {
 		if c != nil {
