@@ -71,13 +71,14 @@ func Raw(ctx context.Context, path, command string, args any) (json.RawMessage, 
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	c.SetDeadline(deadline)
+	waits := c // which c stays, for the function above closes it in another goroutine
 	if !limited {
-		c = patient{c}
+		waits = patient{c}
 	}
 	// A daemon that has too many clients answers without reading; its words
 	// matter more than our failure to write.
-	writeErr := write(c, r)
-	line, err := bufio.NewReader(io.LimitReader(c, maxAnswer)).ReadBytes('\n')
+	writeErr := write(waits, r)
+	line, err := bufio.NewReader(io.LimitReader(waits, maxAnswer)).ReadBytes('\n')
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, cmp.Or(writeErr, err))
 	}

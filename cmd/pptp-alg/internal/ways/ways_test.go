@@ -98,7 +98,9 @@ func TestRouteForServiceBefore(t *testing.T) {
 	l := newLab(t)
 	l.ip("route add 203.0.113.0/24 tos 0x10 via 198.18.2.254")
 	l.settle()
+	l.w.mu.Lock()
 	l.w.services = false // what the news said
+	l.w.mu.Unlock()
 	l.refused(l.out(), "type of service")
 }
 
@@ -214,19 +216,26 @@ func TestAnswersAreRemembered(t *testing.T) {
 	l := newLab(t)
 	q := l.out()
 	l.found(q, "up1", "198.18.1.254", 1500)
-	if len(l.w.answers) != 1 || len(l.w.links) == 0 {
-		t.Errorf("%d answers, %d links are remembered", len(l.w.answers), len(l.w.links))
+	known := func() (answers, links int) {
+		l.w.mu.Lock()
+		defer l.w.mu.Unlock()
+		return len(l.w.answers), len(l.w.links)
 	}
+	if answers, links := known(); answers != 1 || links == 0 {
+		t.Errorf("%d answers, %d links are remembered", answers, links)
+	}
+	l.w.mu.Lock()
 	for i := range remembered + 10 {
 		l.w.answers[Question{Mark: uint32(i) + 10}] = answer{}
 	}
+	l.w.mu.Unlock()
 	q.Mark = 7
 	l.found(q, "up1", "198.18.1.254", 1500)
-	if len(l.w.answers) != 1 {
-		t.Errorf("%d answers are remembered", len(l.w.answers))
+	if answers, _ := known(); answers != 1 {
+		t.Errorf("%d answers are remembered", answers)
 	}
 	l.changed("a route", func() { l.ip("route add 203.0.113.0/24 via 198.18.2.254") })
-	if len(l.w.answers) != 0 {
+	if answers, _ := known(); answers != 0 {
 		t.Error("an answer outlived a change")
 	}
 }
