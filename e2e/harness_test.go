@@ -211,11 +211,16 @@ func (w *world) start(config string, args ...string) *lab.Daemon {
 // structure gives what stays the same in the router's rules.
 func (w *world) structure() string {
 	w.Helper()
-	s, err := w.Router.Structure()
-	if err != nil {
-		w.Fatal(err)
+	for end := time.Now().Add(patience); ; {
+		s, err := w.Router.Structure()
+		if err == nil {
+			return s
+		}
+		// A table that is replaced meanwhile is there in parts only.
+		if !errors.Is(err, os.ErrNotExist) || time.Now().After(end) {
+			w.Fatal(err)
+		}
 	}
-	return s
 }
 
 func (w *world) node(at lab.Station, cfg peer.Config) *peer.Node {
