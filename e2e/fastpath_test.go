@@ -107,21 +107,21 @@ func (w *world) noneLost(all []*peer.Traffic) {
 	}
 }
 
-// legsOf makes a call of each client with the same Call ID, so that all but one are translated.
-func (w *world) legsOf(server *peer.Node) (legs []leg) {
-	w.Helper()
-	for i := range w.Clients {
+// fastCalls is withFastPath with a server and a call of each client with the same Call ID, so that all but one are translated.
+func fastCalls(t *testing.T, clients int) (w *world, legs []leg) {
+	t.Helper()
+	w = withFastPath(t, lab.Plan{Clients: clients, Servers: 1, Firewall: strict()})
+	server := w.server(0, peer.Config{})
+	for i := range clients {
 		legs = append(legs, w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(5)}), server), server))
 	}
-	return legs
+	return w, legs
 }
 
 // Calls enter the fast path when GRE of them has passed both ways, conntrack sees no packet of them then, and what both
 // paths have carried is what the ends sent.
 func TestFastPath(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 2, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 2)
 	for _, c := range w.status(2).Calls {
 		if f := c.FastPath; f == nil || f.ToServer || f.ToClient || f.Reason == "" {
 			t.Errorf("before any GRE: %+v", f)
@@ -172,9 +172,7 @@ func TestFastPath(t *testing.T) {
 // An orderly restart keeps the count and puts calls back onto the fast path; a kill loses no packet of those that were
 // there, and no packet comes twice.
 func TestFastPathRestart(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 2, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 2)
 	w.fast(legs...)
 	w.check(legs[0].client.Echo(w.ctx, 100, 300), legs[1].client.Echo(w.ctx, 100, 300)) // more than conntrack will have counted
 	before := w.daemonStatus().Calls
@@ -202,9 +200,7 @@ func TestFastPathRestart(t *testing.T) {
 
 // Calls enter and leave the fast path under traffic, of which nothing is lost.
 func TestFastPathInAndOut(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 2, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 2)
 	all := streams(legs...)
 	for i := range 5 {
 		w.carriedAtDevices(len(legs), func() {})
@@ -219,9 +215,7 @@ func TestFastPathInAndOut(t *testing.T) {
 
 // A rule that forbids GRE holds at once for calls that passed all rules by, and when it is gone they are back.
 func TestFastPathFirewall(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 2, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 2)
 	w.fast(legs...)
 	w.must(w.forbid())
 	w.ordinary()
@@ -285,9 +279,7 @@ func (w *world) replaceRoute(to netip.Prefix, via netip.Addr) error {
 
 // The Ethernet address of a next hop changes: packets go to the new one, without a detour.
 func TestFastPathNeighbour(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 1, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 1)
 	w.fast(legs...)
 	mac := net.HardwareAddr{2, 0, 0, 0x17, 0x23, 1}
 	link, err := w.Servers[0].Netlink().LinkByName("wan")
@@ -306,9 +298,7 @@ func TestFastPathNeighbour(t *testing.T) {
 
 // A device that goes down takes its calls from the fast path, and up again they come back.
 func TestFastPathDeviceDown(t *testing.T) {
-	w := withFastPath(t, lab.Plan{Clients: 2, Servers: 1, Firewall: strict()})
-	server := w.server(0, peer.Config{})
-	legs := w.legsOf(server)
+	w, legs := fastCalls(t, 2)
 	w.fast(legs...)
 	w.must(w.Router.SetLink("wan", false))
 	w.ordinary()

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 	"unsafe"
@@ -40,11 +39,8 @@ func TestDeadlinesIgnoreTheClock(t *testing.T) {
 	inKernel(t, func(d *daemon) {
 		for _, by := range []time.Duration{time.Hour, -time.Hour} {
 			now := time.Now()
-			far := netip.MustParseAddr("203.0.113.9")
-			c, err := d.table.Connect(nat.Path{Hosts: [2]nat.Host{
-				{Real: netip.MustParseAddr("10.0.0.1"), Told: netip.MustParseAddr("192.0.2.1")}, {Real: far, Told: far}}})
-			if err != nil {
-				t.Error(err)
+			c := connected(t, d)
+			if c == nil {
 				return
 			}
 			call := c.Request(now, nat.Client, nat.Outgoing, 5, nil) // half open

@@ -258,6 +258,12 @@ func (f *fastPath) carries(l *lane) bool {
 	return l != nil && f.generation != 0 && l.carried == f.generation
 }
 
+// carriesTo is carries for what goes to one side of a call.
+func (f *fastPath) carriesTo(c *nat.Call, side nat.Side) bool {
+	m := c.Ends[side]
+	return m != nil && f.carries(f.lanes[m])
+}
+
 // failed notes what the kernel refused.
 func (f *fastPath) failed(err error) {
 	if err != nil {
@@ -414,7 +420,7 @@ func (f *fastPath) enter(c *nat.Call) {
 	for _, l := range lanes {
 		l.why = f.carry(l)
 	}
-	if f.carries(lanes[nat.Client]) || f.carries(lanes[nat.Server]) {
+	if f.carriesTo(c, nat.Client) || f.carriesTo(c, nat.Server) {
 		f.counters.entered++
 	}
 }
@@ -510,7 +516,7 @@ type fastNumbers struct {
 func (f *fastPath) count() (n fastNumbers) {
 	n.fastCounters = f.counters
 	f.daemon.table.Calls(func(c *nat.Call) {
-		if s := f.describe(c); s.ToClient && s.ToServer {
+		if f.carriesTo(c, nat.Client) && f.carriesTo(c, nat.Server) {
 			n.calls++
 		}
 	})
@@ -522,20 +528,11 @@ func (f *fastPath) describe(c *nat.Call) *status.FastPath {
 	if f == nil {
 		return nil
 	}
-	s := &status.FastPath{}
+	s := &status.FastPath{ToClient: f.carriesTo(c, nat.Client), ToServer: f.carriesTo(c, nat.Server)}
 	var why []string
-	for side, m := range c.Ends {
-		carried := false
-		if m != nil {
-			l := f.lanes[m]
-			if carried = f.carries(l); !carried {
-				why = append(why, f.why(l))
-			}
-		}
-		if nat.Side(side) == nat.Client {
-			s.ToClient = carried
-		} else {
-			s.ToServer = carried
+	for _, m := range c.Ends {
+		if m != nil && !f.carries(f.lanes[m]) {
+			why = append(why, f.why(f.lanes[m]))
 		}
 	}
 	s.Reason = strings.Join(slices.Compact(why), "; ")

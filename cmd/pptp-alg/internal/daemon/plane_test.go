@@ -72,6 +72,19 @@ func inKernel(t *testing.T, f func(d *daemon)) {
 	}
 }
 
+// connected makes a control connection through a masquerading router, nil if that fails.
+func connected(t *testing.T, d *daemon) *nat.Connection {
+	t.Helper()
+	far := netip.MustParseAddr("203.0.113.9")
+	c, err := d.table.Connect(nat.Path{Hosts: [2]nat.Host{
+		{Real: netip.MustParseAddr("10.0.0.1"), Told: netip.MustParseAddr("192.0.2.1")}, {Real: far, Told: far}}})
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return c
+}
+
 // powerless takes CAP_NET_ADMIN from the calling thread, or gives it back.
 func powerless(t *testing.T, on bool) {
 	t.Helper()
@@ -96,11 +109,8 @@ func powerless(t *testing.T, on bool) {
 func TestKernelRefuses(t *testing.T) {
 	inKernel(t, func(d *daemon) {
 		now := time.Now()
-		far := netip.MustParseAddr("203.0.113.9")
-		near := netip.MustParseAddr("10.0.0.1")
-		c, err := d.table.Connect(nat.Path{Hosts: [2]nat.Host{{Real: near, Told: netip.MustParseAddr("192.0.2.1")}, {Real: far, Told: far}}})
-		if err != nil {
-			t.Error(err)
+		c := connected(t, d)
+		if c == nil {
 			return
 		}
 		up := c.Request(now, nat.Client, nat.Outgoing, 5, nil)

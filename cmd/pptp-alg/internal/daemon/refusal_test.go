@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -42,11 +41,8 @@ func TestKernelErrors(t *testing.T) {
 		for what, calls := range map[string][]uint32{"sending": {unix.SYS_SENDTO, unix.SYS_SENDMSG}, "receiving": {unix.SYS_RECVFROM, unix.SYS_RECVMSG}} {
 			inKernel(t, func(d *daemon) {
 				now := time.Now()
-				far := netip.MustParseAddr("203.0.113.9")
-				c, err := d.table.Connect(nat.Path{Hosts: [2]nat.Host{
-					{Real: netip.MustParseAddr("10.0.0.1"), Told: netip.MustParseAddr("192.0.2.1")}, {Real: far, Told: far}}})
-				if err != nil {
-					t.Error(err)
+				c := connected(t, d)
+				if c == nil {
 					return
 				}
 				up := c.Request(now, nat.Client, nat.Outgoing, 5, nil)

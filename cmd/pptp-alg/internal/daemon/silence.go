@@ -46,12 +46,10 @@ func (d *daemon) counted(m *nat.Mapping) (packets, bytes *uint64) {
 		return past(m)
 	}
 	stored, err := d.plane.ct.Get(entryOf(m))
-	switch {
-	case err != nil:
-		return past(m) // an entry that is gone counts nothing more
-	case !stored.Accounted:
+	if err == nil && !stored.Accounted {
 		return nil, nil
 	}
+	// An entry that is gone counts nothing more.
 	t := sum(sum(m.Past, stored.Counters), d.fast.traffic(m))
 	return status.Known(t.Packets), status.Known(t.Bytes)
 }

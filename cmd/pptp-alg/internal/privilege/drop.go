@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,8 +62,16 @@ func Drop(also ...uintptr) error {
 	if errno != 0 {
 		return fmt.Errorf("set capabilities: %w", errno)
 	}
-	return verify(os.Getpid(), keep)
+	// A thread that is about to end takes part in no such call any more. It is in /proc with what it had until it is gone.
+	for end := time.Now().Add(ending); ; time.Sleep(time.Millisecond) {
+		if err := verify(os.Getpid(), keep); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
+
+// ending is how long a thread may take to end.
+const ending = 5 * time.Second
 
 // kept is CAP_NET_ADMIN and those of others that this process has, one bit each.
 func kept(also []uintptr) (uint64, error) {

@@ -36,9 +36,6 @@ func (t *Text) Event(e *Event) {
 	fmt.Fprintf(t.w, "%s  %-4s %-6s  %s\n", e.Time.Format(clockLayout), number, from, e.Text)
 }
 
-// Flush writes what is buffered.
-func (t *Text) Flush() error { return t.w.Flush() }
-
 // Summary writes the end.
 func (t *Text) Summary(s Summary) error {
 	c := s.Counters
