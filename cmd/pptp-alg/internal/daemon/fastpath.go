@@ -5,18 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pptp-alg/cmd/pptp-alg/internal/config"
 	"pptp-alg/cmd/pptp-alg/internal/fastpath"
-	"pptp-alg/cmd/pptp-alg/internal/status"
 	"pptp-alg/cmd/pptp-alg/internal/ways"
-	"pptp-alg/conntrack"
 	"pptp-alg/nat"
 )
 
@@ -39,14 +35,19 @@ type fastPath struct {
 	last       uint32 // generation that was begun
 	awaited    int    // lanes that are awaited and were not seen in this generation
 	watching   bool
+	blind      string            // why it is not seen what leaves by some device
+	trouble    string            // why a generation could not begin
 	links      map[int]ways.Link // that can be used in this generation
 	around     string            // why calls would pass by something that is at the devices; empty: nothing is there
+	arrivals   map[int]bool      // links by which carried packets arrive
 
 	opened time.Time     // when the generation began
 	pause  time.Duration // after which the next one does
 	due    time.Time     // when it does
 	again  nat.Deadline
 	rest   nat.Deadline // when watching ends
+	retry  nat.Deadline // when it is tried again
+	second nat.Deadline // when there is a look at what no news tell of
 	over   string       // why there will be none
 
 	counters fastCounters
@@ -70,7 +71,7 @@ type lane struct {
 
 const (
 	firstHalt = 100 * time.Millisecond // pause after a change, doubled when the next one comes soon
-	lastHalt  = 30 * time.Second       // at most this
+	lastHalt  = 30 * time.Second       // at most this; and when watching is tried again that failed
 	haltPeace = time.Minute            // without a change, it is the first again
 	watchRest = time.Second            // for how long the watch at the egress stays when nothing is awaited
 
@@ -114,6 +115,7 @@ func (d *daemon) openFastPath(undo func(func() error)) error {
 	if err != nil {
 		return errors.Join(err, path.Close())
 	}
+	w.Ours(path.Port())
 	f := &fastPath{
 		daemon: d, path: path, ways: w, seen: make(chan []fastpath.Sight),
 		lanes: map[*nat.Mapping]*lane{}, leaving: map[fastpath.Tuple]*lane{},
@@ -272,21 +274,44 @@ func (f *fastPath) failed(err error) {
 	}
 }
 
+// refused is failed, but for devices that are taken, which is no failure.
+func (f *fastPath) refused(err error) {
+	if !errors.Is(err, fastpath.ErrTaken) {
+		f.failed(err)
+	}
+}
+
 // look has the egress of devices watched while something is awaited.
 func (f *fastPath) look() {
 	switch {
 	case f.generation == 0:
 	case f.awaited > 0 && !f.watching:
 		f.watching = true
-		f.failed(f.path.Watch(slices.Collect(maps.Keys(f.links))))
+		f.see()
 	case f.awaited == 0 && f.watching:
 		f.daemon.table.Schedule(&f.rest, time.Now().Add(watchRest), func(time.Time) {
 			if f.awaited == 0 && f.watching {
-				f.watching = false
+				f.watching, f.blind = false, ""
 				f.failed(f.path.Watch(nil))
 			}
 		})
 	}
+}
+
+// see has the egress of all devices watched. Where that fails, calls that leave there stay on the ordinary path, and it
+// is tried again.
+func (f *fastPath) see() {
+	err := f.path.Watch(slices.Collect(maps.Keys(f.links)))
+	if f.blind = ""; err == nil {
+		return
+	}
+	f.blind = "it is not seen what leaves by every device: " + err.Error()
+	f.refused(err)
+	f.daemon.table.Schedule(&f.retry, time.Now().Add(lastHalt), func(time.Time) {
+		if f.generation != 0 && f.watching && f.blind != "" {
+			f.see()
+		}
+	})
 }
 
 // begin begins a generation.
@@ -301,14 +326,19 @@ func (f *fastPath) begin(now time.Time) {
 	}
 	if err != nil {
 		f.failed(err)
-		f.halt(now, "something could not be read")
+		f.trouble = "it could not be read what is at the devices: " + err.Error()
+		f.pause = longer(f.pause)
+		f.due = now.Add(f.pause)
+		d.table.Schedule(&f.again, f.due, f.begin)
 		return
 	}
+	f.trouble = ""
 	if f.last++; f.last == 0 {
 		f.last = 1
 	}
 	f.generation, f.opened = f.last, now
-	f.awaited, f.watching = len(f.leaving), false
+	f.awaited, f.watching, f.blind = len(f.leaving), false, ""
+	f.arrivals = map[int]bool{}
 	f.failed(f.path.Keep(slices.Collect(maps.Keys(f.links))))
 	f.failed(f.path.Begin(f.generation))
 	f.look()
@@ -338,7 +368,7 @@ func (f *fastPath) devices() {
 	}
 	f.failed(f.list())
 	if f.watching {
-		f.failed(f.path.Watch(slices.Collect(maps.Keys(f.links))))
+		f.see()
 	}
 }
 
@@ -359,7 +389,7 @@ func (f *fastPath) halt(now time.Time, why string) {
 		if now.Sub(f.opened) > haltPeace {
 			f.pause = 0
 		}
-		f.pause = min(max(2*f.pause, firstHalt), lastHalt)
+		f.pause = longer(f.pause)
 		f.due = now.Add(f.pause)
 		f.daemon.log.Debug("fast path: closed", "because", why, "for", f.pause)
 	}
@@ -368,6 +398,9 @@ func (f *fastPath) halt(now time.Time, why string) {
 	}
 	f.daemon.table.Schedule(&f.again, f.due, f.begin)
 }
+
+// longer is the next pause after one.
+func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstHalt), lastHalt) }
 
 // hold keeps a closed fast path closed until then: what changes before that is heard of late.
 func (f *fastPath) hold(until time.Time) {
@@ -418,7 +451,9 @@ func (f *fastPath) enter(c *nat.Call) {
 		return
 	}
 	for _, l := range lanes {
-		l.why = f.carry(l)
+		if !f.carries(l) { // or else the other direction was brought back alone
+			l.why = f.carry(l)
+		}
 	}
 	if f.carriesTo(c, nat.Client) || f.carriesTo(c, nat.Server) {
 		f.counters.entered++
@@ -447,110 +482,19 @@ func (f *fastPath) carry(l *lane) (why string) {
 	if way.Link != l.sight.Link {
 		return fmt.Sprintf("it leaves by %s, while its route is by %s", f.links[l.sight.Link].Name, way.Name)
 	}
-	err = f.path.Put(l.arrives, fastpath.Call{
-		Generation: f.generation, Arrives: l.sight.Arrived, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
-		Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
-	})
-	if err == nil {
-		l.carried = f.generation
-		err = f.path.Carry(l.sight.Arrived, !in.Ethernet)
+	if err = f.path.Carry(l.sight.Arrived, !in.Ethernet); err == nil {
+		err = f.path.Put(l.arrives, fastpath.Call{
+			Generation: f.generation, Arrives: l.sight.Arrived, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
+			Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
+		})
 	}
 	if err != nil {
-		f.failed(err)
+		f.refused(err)
 		return err.Error()
 	}
+	if l.carried = f.generation; len(f.arrivals) == 0 {
+		f.secondLook(time.Now())
+	}
+	f.arrivals[l.sight.Arrived] = true
 	return ""
-}
-
-// passedBy says what is at devices' ingress, or in tables that the kernel tells nothing of, that packets would pass by unnoticed.
-func (f *fastPath) passedBy() (string, error) {
-	chains, err := f.daemon.plane.rules.IngressChains()
-	if err != nil {
-		return "", err
-	}
-	if len(chains) > 0 {
-		return "nftables has a chain at the ingress of devices, which it would pass by: " + chains[0], nil
-	}
-	// Of changes in the tables of iptables-legacy the kernel tells nobody. That of NAT does not matter: conntrack has
-	// an entry already.
-	b, err := os.ReadFile("/proc/net/ip_tables_names")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	for table := range strings.FieldsSeq(string(b)) {
-		if table != "nat" {
-			return fmt.Sprintf("the firewall has a table of iptables-legacy (%s), and nobody is told when it changes", table), nil
-		}
-	}
-	return "", nil
-}
-
-// traffic is what was carried of a mapping since it was taken up.
-func (f *fastPath) traffic(m *nat.Mapping) conntrack.Counters {
-	if f == nil || f.lanes[m] == nil || f.lanes[m].carried == 0 {
-		return conntrack.Counters{}
-	}
-	return conntrack.Counters(f.path.Traffic(f.lanes[m].arrives))
-}
-
-// addCarried adds what was carried to what conntrack has counted.
-func addCarried(path *fastpath.Path, flows map[conntrack.GRE]conntrack.Stored) error {
-	carried, err := path.All()
-	for t, n := range carried {
-		g := conntrack.GRE{Src: t.Src, Dst: t.Dst, CallID: t.CallID}
-		if e, ok := flows[g]; ok {
-			e.Counters.Packets += n.Packets
-			e.Counters.Bytes += n.Bytes
-			flows[g] = e
-		}
-	}
-	return err
-}
-
-// fastNumbers are what status and metrics say of the fast path.
-type fastNumbers struct {
-	fastCounters
-	calls uint64 // that are carried both ways now
-}
-
-func (f *fastPath) count() (n fastNumbers) {
-	n.fastCounters = f.counters
-	f.daemon.table.Calls(func(c *nat.Call) {
-		if f.carriesTo(c, nat.Client) && f.carriesTo(c, nat.Server) {
-			n.calls++
-		}
-	})
-	return n
-}
-
-// describe says for the status which path a call takes.
-func (f *fastPath) describe(c *nat.Call) *status.FastPath {
-	if f == nil {
-		return nil
-	}
-	s := &status.FastPath{ToClient: f.carriesTo(c, nat.Client), ToServer: f.carriesTo(c, nat.Server)}
-	var why []string
-	for _, m := range c.Ends {
-		if m != nil && !f.carries(f.lanes[m]) {
-			why = append(why, f.why(f.lanes[m]))
-		}
-	}
-	s.Reason = strings.Join(slices.Compact(why), "; ")
-	return s
-}
-
-func (f *fastPath) why(l *lane) string {
-	switch {
-	case l == nil:
-		return "it is over"
-	case !l.awaited:
-		return l.why
-	case f.over != "":
-		return f.over
-	case f.generation == 0:
-		return "the firewall, routes or devices have just changed"
-	case !f.hasSeen(l) || l.why == "":
-		return "no GRE of it has passed both ways yet"
-	}
-	return l.why
 }

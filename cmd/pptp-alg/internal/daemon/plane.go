@@ -147,6 +147,8 @@ func (p *plane) Renew(m *nat.Mapping) error {
 		return nil
 	}
 	p.journal.mappingChanged(m)
+	p.fast.closed(m)
+	defer p.fast.open(m)
 	e := entryOf(m)
 	counted := p.traffic(m)
 	if err := p.ct.Replace(e); err != nil {

@@ -10,12 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A point is where a program can be attached.
-type point struct {
-	link   int
-	egress bool
-}
-
 // attached is a program at a point.
 type attached struct {
 	label string
@@ -55,7 +49,7 @@ func (p *Path) keep(links []int, egress bool) (err error) {
 // attach attaches a program where it is not attached already, and in the place of another one of ours.
 func (p *Path) attach(at point, label string) error {
 	if a, there := p.attached[at]; there {
-		if a.label == label && a.lives(at) {
+		if a.label == label && p.lives(at, a) {
 			return nil
 		}
 		if err := p.detach(at); err != nil {
@@ -93,8 +87,11 @@ func (p *Path) detach(at point) error {
 }
 
 // lives reports whether the program is still there: its device may be gone, and another one have its number.
-func (a attached) lives(at point) bool {
-	return a.fd >= 0 && linkedTo(a.fd) == at.link
+func (p *Path) lives(at point, a attached) bool {
+	if a.fd < 0 {
+		return p.old.has(at)
+	}
+	return linkedTo(a.fd) == at.link
 }
 
 // hasTCX asks for a link to a device that cannot be: the kernel answers that it does not know the device, or that it

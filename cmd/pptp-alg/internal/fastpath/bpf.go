@@ -55,18 +55,27 @@ type mapAttr struct {
 
 func makeMap(label string, kind, key, value, entries, flags uint32) (int, error) {
 	a := mapAttr{Type: kind, Key: key, Value: value, Entries: entries, Flags: flags, Name: name("pptp_" + label)}
-	fd, err := call(unix.BPF_MAP_CREATE, &a)
-	if errors.Is(err, unix.EPERM) {
-		// Kernels before 5.11 count maps among locked memory.
-		most := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-		if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &most) == nil {
-			fd, err = call(unix.BPF_MAP_CREATE, &a)
-		}
-	}
+	fd, err := charged(func() (int, error) { return call(unix.BPF_MAP_CREATE, &a) })
 	if err != nil {
 		return -1, fmt.Errorf("make the eBPF map %s: %w", label, err)
 	}
 	return fd, nil
+}
+
+// charged does what kernels before 5.11 count as locked memory, of which a process may have 64 KB unless it is told otherwise.
+func charged(do func() (int, error)) (int, error) {
+	fd, err := do()
+	if !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	most := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &most) == nil {
+		fd, err = do()
+	}
+	if errors.Is(err, unix.EPERM) {
+		err = fmt.Errorf("%w (CAP_BPF is needed; before Linux 5.11 also an unlimited RLIMIT_MEMLOCK, LimitMEMLOCK=infinity in a systemd unit)", err)
+	}
+	return fd, err
 }
 
 type loadAttr struct {
@@ -87,7 +96,7 @@ func load(label string, instructions []byte, flags uint32) (int, error) {
 		Type: unix.BPF_PROG_TYPE_SCHED_CLS, Count: uint32(len(instructions) / instructionSize),
 		Instructions: at(&instructions[0]), Licence: at(&licence[0]), Flags: flags, Name: name("pptp_" + label),
 	}
-	fd, err := call(unix.BPF_PROG_LOAD, &a)
+	fd, err := charged(func() (int, error) { return call(unix.BPF_PROG_LOAD, &a) })
 	if err != nil && !errors.Is(err, unix.EPERM) {
 		log := make([]byte, 64<<10)
 		a.LogLevel, a.LogSize, a.Log = 1, uint32(len(log)), at(&log[0])

@@ -20,7 +20,6 @@ type Options struct {
 var errNone = errors.New("this program was built without the fast path (build tag nofastpath)")
 
 func Open(Options) (*Path, error)             { return nil, errNone }
-func Sweep() (int, error)                     { return 0, nil }
 func Try() error                              { return errNone }
 func (*Path) NeedsBPF() bool                  { return false }
 func (*Path) Halt() error                     { return errNone }
@@ -36,3 +35,4 @@ func (*Path) Carry(int, bool) error           { return errNone }
 func (*Path) Keep([]int) error                { return errNone }
 func (*Path) Watch([]int) error               { return errNone }
 func (*Path) Close() error                    { return nil }
+func (*Path) Port() uint32                    { return 0 }

@@ -22,9 +22,6 @@ type code struct {
 	maps         map[uint64]string
 }
 
-// ne is the byte order of this machine, and so of the object that is for it.
-var ne = binary.NativeEndian
-
 const (
 	sectionPrefix = "pptp/" // of programs' sections
 

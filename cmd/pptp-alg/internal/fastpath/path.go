@@ -194,6 +194,14 @@ func (p *Path) Forget(t Tuple) error {
 // Sights waits until packets have left that were awaited, and says which. After Close it returns os.ErrClosed.
 func (p *Path) Sights() ([]Sight, error) { return p.news.receive() }
 
+// Port is the netlink port from which queueing disciplines and filters are changed; 0: none are.
+func (p *Path) Port() uint32 {
+	if p.old == nil {
+		return 0
+	}
+	return p.old.conn.PID()
+}
+
 // Close takes the programs away from the devices and out of the kernel.
 func (p *Path) Close() error {
 	var errs []error

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -376,6 +377,11 @@ func TestKilled(t *testing.T) {
 					t.Errorf("swept %d filters away, %v, not %d", n, err, want)
 				}
 			}
+			for _, link := range []int{l.in, l.out} {
+				if d := l.disciplines(link); len(d) != 0 {
+					t.Errorf("link %d still has %v", link, d)
+				}
+			}
 			return nil
 		})
 	})
@@ -473,6 +479,94 @@ func TestDeviceGone(t *testing.T) {
 				return err
 			}
 			return errors.Join(p.Keep(nil), p.Watch(nil))
+		})
+	})
+}
+
+// disciplines lists the queueing disciplines for packets that arrive at a link of the router. It is called there.
+func (l *lab) disciplines(link int) (kinds []string) {
+	device, err := netlink.LinkByIndex(link)
+	if err != nil {
+		l.router.t.Fatal(err)
+	}
+	all, err := netlink.QdiscList(device)
+	if err != nil {
+		l.router.t.Fatal(err)
+	}
+	for _, d := range all {
+		if d.Attrs().Parent == netlink.HANDLE_INGRESS {
+			kinds = append(kinds, d.Type())
+		}
+	}
+	return kinds
+}
+
+// A clsact that somebody else has made stays when what a killed process left in it is swept away.
+func TestSweepLeavesOthers(t *testing.T) {
+	l := newLab(t)
+	l.router.do(func() error {
+		theirs := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.in, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+		return netlink.QdiscAdd(theirs)
+	})
+	p := l.carry(Options{Clsact: true})
+	l.router.do(func() error {
+		p.attached = nil // as if it had been killed
+		if n, err := Sweep(); err != nil || n != 1 {
+			t.Errorf("swept %d filters away, %v", n, err)
+		}
+		if d := l.disciplines(l.in); len(d) != 1 {
+			t.Errorf("left are %v", d)
+		}
+		return nil
+	})
+}
+
+// The queueing discipline ingress has the place of clsact: nothing is attached beside what somebody else has there.
+func TestIngressTaken(t *testing.T) {
+	l := newLab(t)
+	l.router.do(func() error {
+		return netlink.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.in, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}})
+	})
+	p := l.open(Options{Clsact: true})
+	l.router.do(func() error {
+		if err := p.Carry(l.in, false); !errors.Is(err, ErrTaken) {
+			t.Errorf("attached to it: %v", err)
+		}
+		if err := p.Watch([]int{l.in, l.out}); !errors.Is(err, ErrTaken) {
+			t.Errorf("watches it: %v", err)
+		}
+		if !p.lives(point{l.out, true}, p.attached[point{l.out, true}]) {
+			t.Error("one link that is taken keeps another one from being watched")
+		}
+		if d := l.disciplines(l.in); len(d) != 1 || d[0] != "ingress" {
+			t.Errorf("left are %v", d)
+		}
+		return nil
+	})
+}
+
+// A program that is there stays there: a packet never finds none because another call begins.
+func TestStays(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		l := newLab(t)
+		p := l.carry(o)
+		l.router.do(func() error {
+			watch, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_TC)
+			if err != nil {
+				return err
+			}
+			defer watch.Close()
+			fd := p.attached[point{l.in, false}].fd
+			if err := p.Carry(l.in, false); err != nil {
+				return err
+			}
+			if now := p.attached[point{l.in, false}].fd; now != fd {
+				t.Error("it was attached once more")
+			}
+			if n, _, err := unix.Recvfrom(watch.GetFd(), make([]byte, 4096), unix.MSG_DONTWAIT); err == nil {
+				t.Errorf("something changed: %d bytes of news", n)
+			}
+			return nil
 		})
 	})
 }

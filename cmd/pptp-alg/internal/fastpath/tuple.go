@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -38,3 +39,6 @@ type Sight struct {
 	Link       int // the link by which it left
 	Mark       uint32
 }
+
+// ErrTaken refuses a device where a program can't be attached because of another queueing discipline (before Linux 6.6).
+var ErrTaken = errors.New("another queueing discipline is in the place of clsact, which the fast path needs before Linux 6.6")

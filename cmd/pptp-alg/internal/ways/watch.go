@@ -89,13 +89,13 @@ func (w *Ways) route(m netlink.Message) bool {
 		relevant = false // they come and go with their first and last filter, also with ours
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		f, ok := parseFilter(m)
-		relevant = ok && !f.ours() && (f.index == tcSharedBlock || w.uses(f.index))
+		relevant = ok && (!f.ours() || w.byOthers(m)) && (f.index == tcSharedBlock || w.uses(f.index))
 	case unix.RTM_NEWQDISC: // one without filters does nothing, unless it shares others'
 		f, ok := parseFilter(m)
 		relevant = ok && f.shared && w.uses(f.index)
 	case unix.RTM_DELQDISC: // with its filters
 		f, ok := parseFilter(m)
-		relevant = ok && w.arrives[f.index] != nil
+		relevant = ok && (w.arrives[f.index] != nil || f.kind == "clsact" && w.byOthers(m) && w.uses(f.index))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		p, ok := parsePrefix(m)
 		relevant = ok && w.asked.in(p)
@@ -106,6 +106,9 @@ func (w *Ways) route(m netlink.Message) bool {
 	}
 	return relevant
 }
+
+// byOthers reports whether somebody else has done what only we do, where we do it.
+func (w *Ways) byOthers(m netlink.Message) bool { return w.port != 0 && m.Header.PID != w.port }
 
 // uses reports whether a part of an answer was that the device is as it is.
 func (w *Ways) uses(index int) bool {

@@ -66,6 +66,7 @@ type Ways struct {
 	services bool      // a route is there, or was, for one type of service only
 	listed   bool      // services
 	deaf     error     // why no news come any more
+	port     uint32    // see Ours
 	closed   bool
 }
 
@@ -154,6 +155,13 @@ func (w *Ways) Close() error {
 // next hop that an answer named does not answer, or news of it were lost. It holds one piece of news: an answer that was given before the news were read is not to be
 // trusted, one that is asked for afterwards is.
 func (w *Ways) Changes() <-chan struct{} { return w.changes }
+
+// Ours says from which netlink port this program changes filters: that somebody else takes one of them away is news.
+func (w *Ways) Ours(port uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.port = port
+}
 
 // Appeared tells that a device can be used now that Links did not list. No answer is wrong therefore.
 func (w *Ways) Appeared() <-chan struct{} { return w.appeared }
