@@ -77,14 +77,13 @@ func pageWith(t *testing.T, permissions string, code int, status string) string 
 		t.Fatalf("%s: %v", program, err)
 	}
 	if dom := string(out); strings.Contains(dom, `data-done="yes"`) {
-		return dom
+		return strings.ReplaceAll(dom, "&nbsp;", " ")
 	}
 	t.Fatalf("the page failed:\n%s", out)
 	return ""
 }
 
-// The page shows calls, warnings and why calls ended, and nothing of what
-// others wrote is taken for markup. PPTP_ALG_SCREENSHOT=FILE keeps a picture.
+// The page shows calls, warnings and why calls ended. PPTP_ALG_SCREENSHOT=FILE keeps a picture.
 func TestLuCI(t *testing.T) {
 	status, err := os.ReadFile("testdata/status.json")
 	if err != nil {
@@ -97,16 +96,34 @@ func TestLuCI(t *testing.T) {
 		"198.51.100.7 · –</td>", // not answered yet
 		"no GRE from the server for 30 s",
 		"1.50 MiB", "not counted",
+		">fast</td>", ">half fast</td>", ">ordinary</td>",
+		"ordinary path to the client: br-lan passes packets",
 		"server refused the call: busy",
 		"not understood", "wrong magic cookie",
-		"&lt;script&gt;",
 	} {
 		if !strings.Contains(dom, want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+	if strings.Contains(dom, "it is not up") {
+		t.Error("a call that is not up has a reason not to be fast")
+	}
 	if t.Failed() {
 		t.Log(dom[strings.Index(dom, "<div"):])
+	}
+}
+
+// Nothing of what others wrote is taken for markup.
+func TestLuCIMarkup(t *testing.T) {
+	dom := page(t, http.StatusOK, `{"version":"<b>1","calls":[{"id":1,"state":"<b>2","warning":"<b>3","client":{"address":"<b>4"}}],
+		"connections":[{"unparsed":"<b>5"}],"ended":[{"reason":"<b>6"}],"fast_path":"<b>7"}`)
+	for i := 1; i <= 7; i++ {
+		if want := fmt.Sprintf("&lt;b&gt;%d", i); !strings.Contains(dom, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(dom, "<b>") {
+		t.Errorf("the page has others' markup:\n%s", dom[strings.Index(dom, "<div"):])
 	}
 }
 
@@ -116,6 +133,18 @@ func TestLuCIWithoutCalls(t *testing.T) {
 		if !strings.Contains(dom, want) {
 			t.Errorf("the page lacks %q", want)
 		}
+	}
+}
+
+// A fast path that is not wanted is not mentioned; why there is none though it is, is.
+func TestLuCIWithoutFastPath(t *testing.T) {
+	const status = `{"version":"1","calls":[{"id":1,"state":"established"}]%s}`
+	if dom := page(t, http.StatusOK, fmt.Sprintf(status, "")); strings.Contains(dom, "Path</th>") || strings.Contains(dom, "fast") {
+		t.Errorf("the page speaks of the fast path:\n%s", dom[strings.Index(dom, "<div"):])
+	}
+	const reason = "no fast path: make the eBPF map calls: operation not permitted"
+	if dom := page(t, http.StatusOK, fmt.Sprintf(status, `,"fast_path":"`+reason+`"`)); !strings.Contains(dom, reason) || strings.Contains(dom, "Path</th>") {
+		t.Errorf("the page does not say why there is none:\n%s", dom[strings.Index(dom, "<div"):])
 	}
 }
 

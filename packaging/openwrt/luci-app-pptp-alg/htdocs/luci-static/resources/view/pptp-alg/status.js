@@ -18,11 +18,11 @@ function list(v) {
 
 function duration(ms) {
 	if (!isFinite(ms)) return '–';
-	let s = Math.max(0, Math.floor(ms / 1000));
+	const s = Math.max(0, Math.floor(ms / 1000));
 	const d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
-	if (d) return '%dd %dh'.format(d, h);
-	if (h) return '%dh %dm'.format(h, m);
-	if (m) return '%dm %ds'.format(m, s % 60);
+	if (d) return together('%dd %dh').format(d, h);
+	if (h) return together('%dh %dm').format(h, m);
+	if (m) return together('%dm %ds').format(m, s % 60);
 	return '%ds'.format(s);
 }
 
@@ -31,17 +31,38 @@ function callID(id) {
 	return id == null ? '–' : String(id);
 }
 
+/* What belongs together stays on one line. */
+function together(s) {
+	return s.replaceAll(' ', '\u00a0');
+}
+
 function endpoint(e) {
-	return e ? '%s · %s'.format(e.address || '–', callID(e.call_id)) : '–';
+	return e ? together('%s · %s').format(e.address || '–', callID(e.call_id)) : '–';
 }
 
 /* What the other side sees, where that is something else. */
 function seen(e) {
-	return e ? '%s · %s'.format(e.translated_address || '–', callID(e.translated_call_id)) : '–';
+	return e ? together('%s · %s').format(e.translated_address || '–', callID(e.translated_call_id)) : '–';
 }
 
 function traffic(packets, bytes) {
-	return packets == null ? _('not counted') : '%d / %1024mB'.format(packets, bytes);
+	return packets == null ? _('not counted') : together('%d / %1024mB'.format(packets, bytes));
+}
+
+/* Which way a call's packets take; the words are those of "pptp-alg status". */
+function path(f) {
+	if (!f) return '–';
+	if (f.to_server && f.to_client) return _('fast');
+	return f.to_server || f.to_client ? together(_('half fast')) : _('ordinary');
+}
+
+/* Why one that is up does not take the fast path, or one way only. */
+function why(c) {
+	const f = c.fast_path;
+	if (!f || !f.reason || c.state != 'established') return '';
+	if (f.to_server) return _('ordinary path to the client: %s').format(f.reason);
+	if (f.to_client) return _('ordinary path to the server: %s').format(f.reason);
+	return _('ordinary path: %s').format(f.reason);
 }
 
 function table(head, rows, nothing) {
@@ -55,16 +76,18 @@ function table(head, rows, nothing) {
 	return t;
 }
 
-function liveRow(c, now) {
+function liveRow(c, now, fast) {
 	const state = [ c.state || '–' ];
 	if (c.warning)
 		state.push(E('br'), E('em', { 'class': 'warning' }, [ c.warning ]));
+	if (why(c))
+		state.push(E('br'), E('em', {}, [ why(c) ]));
 	return [
-		endpoint(c.client), seen(c.client), endpoint(c.server), E('span', {}, state),
+		endpoint(c.client), seen(c.client), endpoint(c.server), E('span', {}, state), fast ? path(c.fast_path) : null,
 		duration(now - Date.parse(c.since)),
 		traffic(c.packets_from_client, c.bytes_from_client),
 		traffic(c.packets_from_server, c.bytes_from_server)
-	];
+	].filter(cell => cell != null);
 }
 
 function endedRow(c, now) {
@@ -79,12 +102,15 @@ function render(s, now) {
 	const connections = list(s.connections), unread = connections.filter(c => c.unparsed);
 	/* What needs attention is not among those that are left out. */
 	const calls = list(s.calls), first = calls.filter(c => c.warning).concat(calls.filter(c => !c.warning)).slice(0, shown);
+	const fast = calls.some(c => c.fast_path);
+	const head = [ _('Client · Call ID'), _('Server sees'), _('Server · Call ID'), _('State'), fast ? _('Path') : null, _('Age'), _('From client'), _('From server') ];
 	return [
 		E('p', {}, [ _('pptp-alg %s, running for %s: %d calls on %d control connections.').format(
 			s.version || '–', duration(now - Date.parse(s.started)), calls.length, connections.length) ]),
+		/* Absent where it is not wanted; else "on", or why there is none. */
+		s.fast_path && s.fast_path != 'on' ? E('p', {}, [ E('em', { 'class': 'warning' }, [ s.fast_path ]) ]) : '',
 		E('h3', {}, [ _('Calls') ]),
-		table([ _('Client · Call ID'), _('Server sees'), _('Server · Call ID'), _('State'), _('Age'), _('From client'), _('From server') ],
-			first.map(c => liveRow(c, now)), _('No call is up.')),
+		table(head.filter(h => h != null), first.map(c => liveRow(c, now, fast)), _('No call is up.')),
 		calls.length > first.length ? E('p', {}, [ _('And %d more, which "pptp-alg status" shows.').format(calls.length - first.length) ]) : '',
 		unread.length ? E('h3', {}, [ _('Control connections that are not understood') ]) : '',
 		unread.length ? table([ _('Client'), _('Server'), _('Reason') ],
