@@ -43,6 +43,8 @@ func (f *firewall) chain(name string) *nftables.Chain {
 		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter
 	case "mangle": // before NAT sees a packet
 		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle
+	case "late": // when a packet is routed
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityMangle
 	default:
 		panic("lab: no firewall chain " + name)
 	}

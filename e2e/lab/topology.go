@@ -99,6 +99,15 @@ func MarkTCPFrom(from netip.Addr, port uint16, mark uint32) Piece {
 	}
 }
 
+// MarkLate gives what leaves through a device a mark when it is routed already, as for traffic shaping: meta mark set MARK.
+func MarkLate(out string, mark uint32) Piece {
+	return func(f *firewall) {
+		f.rule("late", outDevice(out), just(
+			&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, mark)},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1}))
+	}
+}
+
 // Zone puts what comes in through a device into a conntrack zone, both
 // directions of its connections: ct zone set ID.
 func Zone(in string, id uint16) Piece {

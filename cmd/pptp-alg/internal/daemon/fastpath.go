@@ -482,6 +482,16 @@ func (f *fastPath) carry(l *lane) (why string) {
 	if way.Link != l.sight.Link {
 		return fmt.Sprintf("it leaves by %s, while its route is by %s", f.links[l.sight.Link].Name, way.Name)
 	}
+	if way.Ethernet {
+		next, err := f.ways.Neighbour(way.Link, way.Gateway)
+		if err != nil {
+			f.failed(err)
+			return err.Error()
+		}
+		if next != l.sight.Next {
+			return fmt.Sprintf("it went to another next hop than its route by %s and %v says: the firewall may give it a mark when it is routed already", way.Name, way.Gateway)
+		}
+	}
 	if err = f.path.Carry(l.sight.Arrived, !in.Ethernet); err == nil {
 		err = f.path.Put(l.arrives, fastpath.Call{
 			Generation: f.generation, Arrives: l.sight.Arrived, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,

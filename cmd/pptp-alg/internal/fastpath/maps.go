@@ -32,6 +32,8 @@ const leavesBare = 1 // in callValue.Flags
 type sightRecord struct {
 	Leaves                          tupleKey
 	Generation, Arrived, Link, Mark uint32
+	Next                            [6]byte
+	_                               [2]byte
 }
 
 const (
@@ -44,7 +46,7 @@ const (
 var (
 	_ = [1]struct{}{}[tupleSize-12]
 	_ = [1]struct{}{}[callSize-72]
-	_ = [1]struct{}{}[sightSize-28]
+	_ = [1]struct{}{}[sightSize-36]
 )
 
 func network(n uint16) [2]byte { return [2]byte{byte(n >> 8), byte(n)} }
@@ -77,5 +79,5 @@ func (c Call) encode() callValue {
 }
 
 func (r sightRecord) decode() Sight {
-	return Sight{r.Leaves.decode(), r.Generation, int(r.Arrived), int(r.Link), r.Mark}
+	return Sight{r.Leaves.decode(), r.Generation, int(r.Arrived), int(r.Link), r.Mark, r.Next}
 }

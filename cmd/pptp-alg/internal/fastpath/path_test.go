@@ -254,6 +254,13 @@ func TestSights(t *testing.T) {
 			}
 		}
 		sight := Sight{Leaves: ordinary, Generation: 7, Arrived: l.in, Link: l.out}
+		l.outer.do(func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err == nil {
+				sight.Next = [6]byte(link.Attrs().HardwareAddr)
+			}
+			return err
+		})
 		second := sight
 		second.Leaves = other
 		send(Tuple{innerAddr, outerAddr, 11}, ordinary, ordinary, other, ordinary)

@@ -38,6 +38,7 @@ type Sight struct {
 	Arrived    int // the link by which it had arrived
 	Link       int // the link by which it left
 	Mark       uint32
+	Next       [6]byte // the Ethernet address that it went to, where the link is Ethernet
 }
 
 // ErrTaken refuses a device where a program can't be attached because of another queueing discipline (before Linux 6.6).

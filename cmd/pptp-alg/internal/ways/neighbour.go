@@ -2,6 +2,8 @@ package ways
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/mdlayher/netlink"
@@ -51,6 +53,47 @@ func parseNeighbour(m netlink.Message) (hop, bool) {
 		}
 	}
 	return h, d.Err() == nil && h.gateway.IsValid()
+}
+
+// Neighbour returns the Ethernet address of a next hop; zeros where it is not known.
+func (w *Ways) Neighbour(link int, hop netip.Addr) (ethernet [6]byte, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := netlink.NewAttributeEncoder()
+	e.Bytes(unix.NDA_DST, hop.AsSlice())
+	attributes, err := e.Encode()
+	if err != nil {
+		return ethernet, err
+	}
+	data := make([]byte, sizeofNdMsg, sizeofNdMsg+len(attributes))
+	if data[0] = unix.AF_INET; hop.Is6() {
+		data[0] = unix.AF_INET6
+	}
+	binary.NativeEndian.PutUint32(data[4:8], uint32(link))
+	replies, err := w.asks.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: append(data, attributes...),
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return ethernet, nil
+	}
+	if err != nil {
+		return ethernet, fmt.Errorf("ask for the neighbour %v: %w", hop, err)
+	}
+	for _, m := range replies {
+		if m.Header.Type != unix.RTM_NEWNEIGH || len(m.Data) < sizeofNdMsg {
+			continue
+		}
+		d, err := netlink.NewAttributeDecoder(m.Data[sizeofNdMsg:])
+		if err != nil {
+			return ethernet, fmt.Errorf("ask for the neighbour %v: %w", hop, err)
+		}
+		for d.Next() {
+			if b := d.Bytes(); d.Type() == unix.NDA_LLADDR && len(b) == len(ethernet) {
+				ethernet = [6]byte(b)
+			}
+		}
+	}
+	return ethernet, nil
 }
 
 // neighbour says whether a message is of a next hop that an answer named.

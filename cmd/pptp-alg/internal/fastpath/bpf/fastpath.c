@@ -67,6 +67,8 @@ struct sight {
 	__u32 arrived;
 	__u32 link;
 	__u32 mark;
+	__u16 next[3];		// Ethernet address that it went to, where the link is Ethernet
+	__u16 zero;
 };
 
 // Words of 16 bits in the headers.
@@ -211,6 +213,7 @@ SECTION("pptp/watch") int watch(struct __sk_buff *skb)
 	s.arrived = skb->ingress_ifindex;
 	s.link = skb->ifindex;
 	s.mark = skb->mark;
+	load_relative(skb, 0, s.next, sizeof(s.next), BPF_HDR_START_MAC);
 	if (!ringbuf_output(&sights, &s, sizeof(s), 0)) // full: the next packet tells it
 		*seen = now;
 	return TC_ACT_UNSPEC;
