@@ -120,14 +120,23 @@ func (c Connection) translates(f Flow) bool {
 
 // HasConnection reports whether the table has an entry that translates as c does, in either direction.
 func (c *Client) HasConnection(conn Connection) (bool, error) {
-	f, err := c.get(ctaTupleOrig, protocolTCP, conn.Original, conn.Zone)
-	switch {
-	case errors.Is(err, ErrNotFound):
+	_, err := c.StateOf(conn)
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("look for connection %v: %w", conn.Original, err)
 	}
-	return conn.translates(f), nil
+	return err == nil, err
+}
+
+// StateOf returns the state of the entry that translates as c does, in either direction. ErrNotFound: there is none.
+func (c *Client) StateOf(conn Connection) (TCPState, error) {
+	f, err := c.get(ctaTupleOrig, protocolTCP, conn.Original, conn.Zone)
+	if err == nil && !conn.translates(f) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return TCPNone, fmt.Errorf("look for connection %v: %w", conn.Original, err)
+	}
+	return f.TCPState, nil
 }
 
 // DeleteConnection removes the entry that has the connection's original tuple if it translates as conn does.

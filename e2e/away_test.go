@@ -27,14 +27,6 @@ func (w *world) kill() {
 // stateFile is where the daemon keeps its journal.
 func (w *world) stateFile() string { return strings.TrimSuffix(w.daemon.Socket(), ".sock") + ".state" }
 
-// said fails unless the running daemon has written something.
-func (w *world) said(words string) {
-	w.Helper()
-	if !strings.Contains(w.daemon.Log(), words) {
-		w.Errorf("the daemon does not say %q, but\n%s", words, w.daemon.Log())
-	}
-}
-
 // entries counts the conntrack entries of calls that the daemon made.
 func (w *world) entries() (n int) {
 	w.Helper()
@@ -266,7 +258,7 @@ func TestAwayJournalLost(t *testing.T) {
 			w.kill()
 			w.must(c.lose(w.stateFile()))
 			w.again(quickConfig)
-			w.said(c.says)
+			w.waitLog(c.says)
 			if _, err := os.Stat(w.stateFile() + ".damaged"); (err == nil) != strings.Contains(c.says, "damaged") {
 				t.Errorf("the damaged journal kept: %v", err)
 			}
@@ -453,7 +445,7 @@ func TestAwayAddressComesBack(t *testing.T) {
 	w.kill()
 	w.must(w.Router.DeleteAddress("wan", onWAN(lab.WANRouter)))
 	w.again(quickConfig)
-	w.said("an address was removed from this router")
+	w.waitLog("an address was removed from this router")
 	w.must(w.Router.AddAddress("wan", onWAN(lab.WANRouter)))
 	w.same(connections, 2*len(legs))
 	w.goOn(server, legs)

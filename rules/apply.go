@@ -27,6 +27,7 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 	if err != nil {
 		return explain(doing, err)
 	}
+	k.fresh = len(found) == 0
 	if len(differences(r.table.wanted(), found)) == 0 {
 		k.applied, k.verified, k.left = &r, generation, generation
 		if len(keys) == 0 {
@@ -56,6 +57,13 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 	// Every transaction of anybody raises the generation by one.
 	k.applied, k.left = &r, generation+1
 	return nil
+}
+
+// Fresh tells whether the last Apply found no table: then the guard has the elements that were given to it, and no others.
+func (k *Kernel) Fresh() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.fresh
 }
 
 // Untouched tells whether nothing at all has changed in the namespace's nftables since the last Apply. Additions to

@@ -28,6 +28,7 @@ type Kernel struct {
 	applied  *Ruleset // the last that Apply brought about
 	verified uint32   // the generation in which the table was last seen to be as applied; 0: none
 	left     uint32   // the generation that Apply has left behind, if nobody else made one meanwhile
+	fresh    bool     // when the last Apply came, there was no table
 }
 
 // An Option changes what Dial does.

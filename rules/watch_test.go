@@ -182,6 +182,35 @@ func TestWatchOverflow(t *testing.T) {
 	}
 }
 
+// What Apply has made from nothing has the elements that were given to it; of what was there already nobody knows.
+func TestFresh(t *testing.T) {
+	inNewNamespace(t)
+	k := dial(t)
+	is := func(want bool, when string) {
+		t.Helper()
+		if got := k.Fresh(); got != want {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	is(false, "before Apply")
+	r := installable(t, k, Config{Queue: 1723, Ports: []uint16{1723}})
+	must(t, k.Apply(r, numbered(1)))
+	is(true, "after the first Apply")
+	must(t, k.Apply(r, numbered(2)))
+	is(false, "after a second")
+	other := dial(t)
+	changed := installable(t, other, Config{Queue: 1723, Ports: []uint16{1724}})
+	must(t, other.Apply(changed))
+	if other.Fresh() {
+		t.Error("a table that had to be replaced passes for a new one")
+	}
+	sameCalls(t, other, numbered(1), numbered(2))
+	must(t, other.Remove())
+	must(t, k.Apply(r))
+	is(true, "after the table was removed")
+	sameCalls(t, k)
+}
+
 // What happens between Apply and a look is not overlooked: elements of the guard count as well as other tables do.
 func TestUntouched(t *testing.T) {
 	inNewNamespace(t)

@@ -12,7 +12,7 @@ import (
 // This file keeps the conntrack entries of control connections, and of everything
 // after news of removals were lost.
 
-// entryOfConnection returns the conntrack entry of a control connection. Whoever
+// entryOfConnection returns the conntrack entry of a control connection, without a timeout. Whoever
 // the kernel took for its opener, it is the client here.
 func (d *daemon) entryOfConnection(c *alg.Connection) conntrack.Connection {
 	ends, path := c.Note.([2]end), c.Path()
@@ -22,7 +22,6 @@ func (d *daemon) entryOfConnection(c *alg.Connection) conntrack.Connection {
 		Reply:    conntrack.Tuple{Src: server.real, Dst: client.told},
 		Zone:     conntrack.Zone{ID: path.Zone.ID, Direction: conntrack.Direction(path.Zone.Direction)},
 		Mark:     path.Mark,
-		Timeout:  conntrack.EstablishedTimeout(),
 		Helper:   d.anchor.helper, // only new entries get it from the rules
 	}
 }
@@ -57,7 +56,7 @@ func (d *daemon) disappeared(now time.Time, c *alg.Connection, e conntrack.Event
 // reconnect puts the conntrack entry of a control connection back.
 func (d *daemon) reconnect(c *alg.Connection) bool {
 	entry := d.entryOfConnection(c)
-	entry.Timeout = min(entry.Timeout, d.config.Timeouts.Unheard)
+	entry.Timeout = min(conntrack.EstablishedTimeout(), d.config.Timeouts.Unheard)
 	restored, err := d.plane.ct.RestoreConnection(entry)
 	if lacking := (*conntrack.UnsupportedError)(nil); errors.As(err, &lacking) && entry.Helper != "" {
 		entry.Helper = ""

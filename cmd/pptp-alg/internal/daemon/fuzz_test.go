@@ -12,7 +12,6 @@ import (
 
 	"pptp-alg/alg"
 	"pptp-alg/cmd/pptp-alg/internal/config"
-	"pptp-alg/conntrack"
 	"pptp-alg/nat"
 )
 
@@ -49,7 +48,7 @@ func reader(now, boot time.Time) *takeover {
 	d.journal.table, d.journal.alg, d.journal.ours = d.table, d.alg, func(netip.Addr) bool { return true }
 	return &takeover{
 		daemon: d, now: now, boot: boot,
-		entries: map[place]conntrack.Stored{}, known: map[uint64]*nat.Connection{},
+		entries: map[place]found{}, known: map[uint64]*nat.Connection{},
 	}
 }
 
@@ -66,7 +65,7 @@ func written(boot time.Time) (b []byte) {
 	put([]byte{keyNumbers}, func(c *coder) { c.numbers(&numbers{9, 5}) })
 	for side, ids := range [...][2]uint16{nat.Client: {7, 1007}, nat.Server: {8, 1008}} {
 		m := nat.MappingRecord{Path: path, Side: nat.Side(side), Real: ids[0], Told: ids[1], Twin: ids[1], Due: due}
-		put(place{arrives(m), zoneOf(m)}.key(), func(c *coder) { c.mapping(&m) })
+		put(placeAt(arrives(m), zoneOf(m)).key(), func(c *coder) { c.mapping(&m) })
 	}
 	up := callState{connection: 5}
 	up.ID, up.State, up.Since, up.Up = 4, nat.Established, boot.Add(time.Minute), boot.Add(2*time.Minute)

@@ -37,9 +37,9 @@ type journal struct {
 }
 
 func newJournal(log *slog.Logger) *journal {
-	return &journal{
-		log: log, places: map[place]struct{}{}, calls: map[*nat.Call]struct{}{}, connections: map[*alg.Connection]struct{}{},
-	}
+	j := &journal{log: log}
+	j.forget()
+	return j
 }
 
 // bootTime returns when the machine was started, on the clock of now: a time that was written down as a
@@ -95,7 +95,7 @@ func (j *journal) opening(m *nat.Mapping) {
 // putPlaces puts the mappings that have changed.
 func (j *journal) putPlaces(c *coder) {
 	for p := range j.places {
-		if m := j.table.Find(p.Tuple, p.zone); m == nil || !j.mapping(c, m, j.file.Put) {
+		if m := j.table.Find(p.nat(), p.zone); m == nil || !j.mapping(c, m, j.file.Put) {
 			j.file.Delete(p.key())
 		}
 	}
@@ -142,7 +142,14 @@ func (j *journal) flush(now time.Time) {
 	j.forget()
 }
 
+// forget forgets what has changed. Maps that have held much are let go: they keep their size, and clearing
+// them would cost that with every segment to come.
 func (j *journal) forget() {
+	const much = 256
+	if most := max(len(j.places), len(j.calls), len(j.connections)); j.places == nil || most > much {
+		j.places, j.calls, j.connections = map[place]struct{}{}, map[*nat.Call]struct{}{}, map[*alg.Connection]struct{}{}
+		return
+	}
 	clear(j.places)
 	clear(j.calls)
 	clear(j.connections)

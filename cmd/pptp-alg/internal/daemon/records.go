@@ -294,20 +294,33 @@ func (c *coder) numbers(v *numbers) {
 	number(c, &v.connection)
 }
 
+// greKey is a nat.Tuple without pointers: there are hundreds of thousands of them when many calls are taken over.
+type greKey struct {
+	src, dst [4]byte
+	callID   uint16
+}
+
+func greKeyOf(src, dst netip.Addr, callID uint16) greKey { return greKey{src.As4(), dst.As4(), callID} }
+
+func (t greKey) nat() nat.Tuple {
+	return nat.Tuple{Src: netip.AddrFrom4(t.src), Dst: netip.AddrFrom4(t.dst), CallID: t.callID}
+}
+
 // place is how the GRE of a mapping arrives: the key of its record.
 type place struct {
-	nat.Tuple
+	greKey
 	zone uint16
 }
 
-func placeOf(m *nat.Mapping) place { return place{m.Arrives(), m.ArrivalZone()} }
+func placeAt(t nat.Tuple, zone uint16) place { return place{greKeyOf(t.Src, t.Dst, t.CallID), zone} }
+
+func placeOf(m *nat.Mapping) place { return placeAt(m.Arrives(), m.ArrivalZone()) }
 
 func (p place) key() []byte {
-	src, dst := p.Src.As4(), p.Dst.As4()
-	k := append([]byte{keyMapping}, src[:]...)
-	k = append(k, dst[:]...)
+	k := append([]byte{keyMapping}, p.src[:]...)
+	k = append(k, p.dst[:]...)
 	k = binary.BigEndian.AppendUint16(k, p.zone)
-	return binary.BigEndian.AppendUint16(k, p.CallID)
+	return binary.BigEndian.AppendUint16(k, p.callID)
 }
 
 func numberKey(kind byte, n uint64) []byte {

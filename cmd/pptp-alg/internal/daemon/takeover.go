@@ -38,11 +38,23 @@ type takeover struct {
 	calls       []callState
 	connections []connectionState
 
-	entries map[place]conntrack.Stored
+	entries map[place]found
 	known   map[uint64]*nat.Connection
 
 	refused, strangers int
 	torn               bool // the end of the journal was missing or damaged
+}
+
+// found is an entry in the kernel, without what its place says.
+type found struct {
+	leaves    greKey
+	zone      conntrack.Zone
+	mark      uint32
+	remaining time.Duration
+}
+
+func (f found) entry(p place) conntrack.Entry {
+	return conntrack.Entry{Arrives: conntrack.GRE(p.nat()), Leaves: conntrack.GRE(f.leaves.nat()), Zone: f.zone, Mark: f.mark}
 }
 
 // readJournal opens the journal and reads what the last daemon has left in it.
@@ -50,7 +62,7 @@ func (d *daemon) readJournal() *takeover {
 	now := time.Now()
 	t := &takeover{
 		daemon: d, now: now, boot: bootTime(),
-		entries: map[place]conntrack.Stored{}, known: map[uint64]*nat.Connection{},
+		entries: map[place]found{}, known: map[uint64]*nat.Connection{},
 	}
 	path := d.config.StatePath()
 	if path == "" {
@@ -134,12 +146,12 @@ func (t *takeover) refuse(err error, args ...any) {
 
 // restore fills the table and the ALG. The kernel's tables are only read.
 func (t *takeover) restore() error {
-	stored, err := t.plane.ct.List()
+	t.entries = make(map[place]found, len(t.mappings))
+	err := t.plane.ct.Each(func(e conntrack.Stored) {
+		t.entries[placeOfEntry(e.Entry)] = found{greKeyOf(e.Leaves.Src, e.Leaves.Dst, e.Leaves.CallID), e.Zone, e.Mark, e.Remaining}
+	})
 	if err != nil {
 		return err
-	}
-	for _, e := range stored {
-		t.entries[placeOfEntry(e.Entry)] = e
 	}
 	t.fill()
 	return t.restoreConnections()
@@ -174,7 +186,7 @@ func (t *takeover) fill() {
 
 // placeOfEntry is placeOf for an entry.
 func placeOfEntry(e conntrack.Entry) place {
-	p := place{nat.Tuple{Src: e.Arrives.Src, Dst: e.Arrives.Dst, CallID: e.Arrives.CallID}, e.Zone.ID}
+	p := placeAt(nat.Tuple(e.Arrives), e.Zone.ID)
 	if e.Zone.Direction == conntrack.ReplyOnly {
 		p.zone = 0
 	}
@@ -185,8 +197,8 @@ func (t *takeover) restoreMapping(r nat.MappingRecord) {
 	if !r.Resting {
 		// An entry is renewed so long before its end.
 		r.Due = time.Time{}
-		if e, there := t.entries[place{arrives(r), zoneOf(r)}]; there {
-			r.Due = t.now.Add(max(0, e.Remaining-(entryLife-entryRenew)))
+		if e, there := t.entries[placeAt(arrives(r), zoneOf(r))]; there {
+			r.Due = t.now.Add(max(0, e.remaining-(entryLife-entryRenew)))
 		}
 	}
 	if _, err := t.table.RestoreMapping(t.now, r); err != nil {
@@ -207,10 +219,11 @@ func zoneOf(r nat.MappingRecord) uint16 {
 // strange keeps the Call IDs of entries that no record names out of use until the entries are gone. They may
 // carry calls whose connection this router knows nothing of.
 func (t *takeover) strange() {
-	for p, e := range t.entries {
-		if t.table.Find(p.Tuple, p.zone) != nil {
+	for p, f := range t.entries {
+		if t.table.Find(p.nat(), p.zone) != nil {
 			continue
 		}
+		e := f.entry(p)
 		r := nat.MappingRecord{
 			// GRE towards the server travels like the connection's original packets, in the same zone.
 			Path: nat.Path{
@@ -222,7 +235,7 @@ func (t *takeover) strange() {
 				Mark: e.Mark,
 			},
 			Side: nat.Server, Real: e.Leaves.CallID, Told: e.Arrives.CallID,
-			Resting: true, Due: t.now.Add(e.Remaining),
+			Resting: true, Due: t.now.Add(f.remaining),
 		}
 		if _, err := t.table.RestoreMapping(t.now, r); err != nil {
 			t.refuse(err)
@@ -253,7 +266,6 @@ func (t *takeover) restoreCall(r callState) {
 	case call.State == nat.Established && call.Up.Add(t.config.Timeouts.Silence).After(t.now):
 		t.watchGRE(call.Up, call)
 	}
-	t.journal.callChanged(call)
 }
 
 // restoreConnections has the ALG know the connections, and finds out what became of them.
@@ -261,18 +273,47 @@ func (t *takeover) restoreConnections() error {
 	if len(t.known) == 0 {
 		return nil
 	}
+	restored := t.restoreStreams()
+	t.addressesGone()
+	var others []*alg.Connection
+	for _, c := range restored {
+		if c.State == alg.Closed || t.standsStill(c) {
+			continue
+		}
+		// A question for each costs a few microseconds; a look through a table that is large, as here, many milliseconds.
+		switch state, err := t.plane.ct.StateOf(t.entryOfConnection(c)); {
+		case errors.Is(err, conntrack.ErrNotFound):
+			others = append(others, c)
+		case err != nil:
+			return err
+		default:
+			t.goesOn(c, state)
+		}
+	}
+	return t.notAsTheyWere(others)
+}
+
+// goesOn is called for a connection that conntrack has as it was.
+func (t *takeover) goesOn(c *alg.Connection, state conntrack.TCPState) {
+	if state > conntrack.TCPEstablished && c.State != alg.Closing {
+		c.Close(t.now, "control connection was closed while the daemon was away")
+	}
+}
+
+// notAsTheyWere finds out what became of connections that conntrack does not have as they were.
+func (t *takeover) notAsTheyWere(all []*alg.Connection) error {
+	if len(all) == 0 {
+		return nil
+	}
 	ways, states, err := t.inKernel()
 	if err != nil {
 		return err
 	}
 	flushed := t.flushed()
-	restored := t.restoreStreams()
-	t.addressesGone()
-	for _, c := range restored {
+	for _, c := range all {
 		path := c.Path()
 		w, there := ways[c.Flow]
 		switch {
-		case c.State == alg.Closed, t.standsStill(c):
 		case !there && lives(c):
 			// Somebody flushed everything, or it is over: then the calls' entries are still there.
 			if flushed[c.Calls().ID] {
@@ -282,8 +323,8 @@ func (t *takeover) restoreConnections() error {
 		case !there:
 		case w.path.Hosts != path.Hosts || w.path.Zone != path.Zone:
 			c.Close(t.now, "control connection was replaced while the daemon was away")
-		case states[c.Flow] > conntrack.TCPEstablished && c.State != alg.Closing:
-			c.Close(t.now, "control connection was closed while the daemon was away")
+		default:
+			t.goesOn(c, states[c.Flow])
 		}
 	}
 	return nil
@@ -345,11 +386,12 @@ func (t *takeover) mend() error {
 	}
 	made := 0
 	t.table.Mappings(func(m *nat.Mapping) {
-		e, there := t.entries[placeOf(m)]
+		p := placeOf(m)
+		e, there := t.entries[p]
 		switch {
 		case !m.Open() && there && m.Call() != nil:
-			_ = t.plane.ct.Delete(e.Entry) // its end came in between
-		case m.Open() && (!there || !e.Equal(entryOf(m))) && m.Call() != nil && m.Call().Live() && !t.isAway(m.Path):
+			_ = t.plane.ct.Delete(e.entry(p)) // its end came in between
+		case m.Open() && (!there || !e.entry(p).Equal(entryOf(m))) && m.Call() != nil && m.Call().Live() && !t.isAway(m.Path):
 			if t.plane.revive(m) != nil {
 				t.table.RenewSoon(t.now, m)
 			}
@@ -379,11 +421,14 @@ func (t *takeover) gone(m *nat.Mapping) time.Time {
 	if !there {
 		return t.now
 	}
-	return t.now.Add(e.Remaining)
+	return t.now.Add(e.remaining)
 }
 
-// unguard takes from the guard what no mapping has.
+// unguard takes from the guard what no mapping has: what a daemon has left there that did not stop in order.
 func (t *takeover) unguard() error {
+	if t.plane.rules.Fresh() {
+		return nil
+	}
 	calls, err := t.plane.rules.Calls()
 	if err != nil {
 		return err

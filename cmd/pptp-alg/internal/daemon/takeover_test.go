@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"pptp-alg/alg"
-	"pptp-alg/conntrack"
 )
 
 // A connection went on while no daemon ran, or it did not: conntrack knows nothing of it
@@ -22,7 +21,7 @@ func TestForgottenConnection(t *testing.T) {
 			d.connections[i].local = 0
 		}
 		for _, r := range d.mappings {
-			d.entries[place{arrives(r), zoneOf(r)}] = conntrack.Stored{Remaining: time.Hour}
+			d.entries[placeAt(arrives(r), zoneOf(r))] = found{remaining: time.Hour}
 		}
 		d.fill()
 		if err := d.restoreConnections(); err != nil {

@@ -21,6 +21,9 @@ const (
 	opPut       = 1
 	opDelete    = 2
 
+	// changeSize is how many bytes a change has, by and large.
+	changeSize = 64
+
 	// maxFile bounds what Load reads. 100,000 calls have about 30 MB.
 	maxFile = 512 << 20
 	maxKey  = 1<<8 - 1
@@ -137,8 +140,9 @@ func Parse(b []byte, identity string, each func(key, value []byte)) (Report, err
 		return Report{Ignored: ignored, Damaged: damaged}, nil
 	}
 	type record struct{ key, value []byte }
-	var records []record
-	index := map[string]int{}
+	about := len(rest) / changeSize
+	records := make([]record, 0, about)
+	index := make(map[string]int, about)
 	for {
 		changes, more, ok := frame(rest)
 		if !ok {
