@@ -76,3 +76,23 @@ func TestFastPathNoNeighbour(t *testing.T) {
 	w.hangUp(l)
 	w.finish()
 }
+
+// Rules of iptables-legacy, of which the kernel tells nobody, are found out a while after they came; calls stay on the ordinary path then.
+func TestFastPathLegacyTables(t *testing.T) {
+	w, legs := fastCalls(t, 1)
+	room := w.room()
+	w.fast(legs...)
+	out, err := room.Shell(w.ctx, "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP")
+	if err != nil {
+		w.Fatalf("%v\n%s", err, out)
+	}
+	w.eventually("the daemon should see the table", func() error {
+		if _, why := w.paths(); !strings.Contains(why, "iptables-legacy (filter)") {
+			return errors.New(why)
+		}
+		return nil
+	})
+	w.stays("iptables-legacy (filter)", legs...)
+	w.hangUp(legs...)
+	w.finish()
+}

@@ -76,6 +76,8 @@ func (f *fastPath) why(l *lane) string {
 		return f.trouble
 	case f.generation == 0:
 		return "the firewall, routes or devices have just changed"
+	case f.around != "":
+		return f.around
 	case !f.hasSeen(l) && f.blind != "":
 		return f.blind
 	case !f.hasSeen(l) || l.why == "":
