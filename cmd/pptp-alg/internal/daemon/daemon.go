@@ -222,6 +222,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 		return closers, err
 	}
 	// From here on the kernel keeps control packets for us: what is read now is not overtaken.
+	defer grow()()
 	last := d.readJournal()
 	if err = last.restore(); err != nil {
 		return closers, err

@@ -29,22 +29,24 @@ func TestLull(t *testing.T) {
 		}
 	}
 	for range lullSegments - 1 {
-		d.busy(now)
+		d.busy(now, 1)
 	}
 	if _, waiting := d.table.Next(); waiting {
 		t.Error("a few segments are taken for a burst")
 	}
-	d.busy(now)
+	d.busy(now, 1)
 	expire(lullTime-time.Second, false)
-	d.busy(now)
+	d.busy(now, 1)
 	expire(time.Second, false)
 	expire(lullTime-time.Second, true)
-	d.busy(now)
+	d.busy(now, 1)
 	if _, waiting := d.table.Next(); waiting {
 		t.Error("segments before the lull count for the next burst")
 	}
 	for range lullSegments {
-		d.busy(now)
+		d.busy(now, 1)
 	}
+	expire(lullTime, true)
+	d.busy(now, lullSegments) // as much as that at once
 	expire(lullTime, true)
 }

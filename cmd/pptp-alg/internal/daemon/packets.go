@@ -13,7 +13,7 @@ import (
 
 // packet takes a segment from the queue.
 func (d *daemon) packet(now time.Time, p *queue.Packet) {
-	d.busy(now)
+	d.busy(now, 1)
 	s := &alg.Segment{
 		Seq: p.Seq, Ack: p.Ack, Flags: alg.Flags(p.Flags),
 		Payload: p.Payload, Checksum: p.Checksum(), Packet: p,
