@@ -23,16 +23,19 @@ var here = func() string {
 	return filepath.Dir(file)
 }()
 
-// programs is where the firewalls' programs are. The first to ask waits for the download.
-var programs = sync.OnceValues(func() (string, error) {
+// programs is where the firewalls' programs are, and docker's. The first to ask waits for the download.
+var programs = sync.OnceValues(func() (trees [2]string, err error) {
 	var errs bytes.Buffer
 	cmd := exec.Command(filepath.Join(here, "programs"))
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("get the firewalls' programs: %w: %s", err, errs.String())
+		return trees, fmt.Errorf("get the firewalls' programs: %w: %s", err, errs.String())
 	}
-	return strings.TrimSpace(string(out)), nil
+	if n := copy(trees[:], strings.Split(strings.TrimSpace(string(out)), "\n")); n < len(trees) {
+		return trees, fmt.Errorf("get the firewalls' programs: it says %q", out)
+	}
+	return trees, nil
 })
 
 // Room is a file system on a router with the firewalls' programs. It goes with the lab.
@@ -43,12 +46,12 @@ type Room struct {
 
 // Open makes a room on a router.
 func Open(h *lab.Host) (*Room, error) {
-	tree, err := programs()
+	trees, err := programs()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child",
-		filepath.Join(here, "room"), tree, filepath.Join(h.Lab().Dir(), "room-"+h.Name()))
+		filepath.Join(here, "room"), trees[0], trees[1], filepath.Join(h.Lab().Dir(), "room-"+h.Name()))
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	// The room lasts as long as this pipe: not longer than this process.

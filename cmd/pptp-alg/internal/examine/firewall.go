@@ -2,9 +2,7 @@ package examine
 
 import (
 	"fmt"
-	"net"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -54,49 +52,6 @@ func masquerading(r *ruleset, ours string) Finding {
 // /etc/config/firewall makes it.
 const openWrtMasquerade = `zone=$(uci show firewall | sed -n "s/^\(firewall\.\(@zone\[[0-9]*\]\|[^.@]*\)\)\.name='wan'\$/\1/p"); ` +
 	`uci set "$zone.masq=1"; uci commit firewall; service firewall reload`
-
-// uplink is the device of the default route, or "".
-func uplink() string {
-	b, _ := os.ReadFile("/proc/thread-self/net/route")
-	for line := range strings.Lines(string(b)) {
-		// The device, the destination, six more fields, and its mask.
-		if f := strings.Fields(line); len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" {
-			return f[0]
-		}
-	}
-	return ""
-}
-
-// ways are the devices that clients' packets come and leave by: from each network inside to
-// the uplink. Without a default route nobody knows.
-func ways() [][2]device {
-	out := uplink()
-	all, err := net.Interfaces()
-	if out == "" || err != nil {
-		return [][2]device{{}}
-	}
-	var to device
-	var found [][2]device
-	for _, i := range all {
-		if i.Name == out {
-			to = device{i.Name, i.Index}
-		}
-	}
-	for _, i := range all {
-		addresses, err := i.Addrs()
-		has4 := slices.ContainsFunc(addresses, func(a net.Addr) bool {
-			n, is := a.(*net.IPNet)
-			return is && n.IP.To4() != nil
-		})
-		if err == nil && has4 && i.Name != out && i.Flags&net.FlagLoopback == 0 {
-			found = append(found, [2]device{{i.Name, i.Index}, to})
-		}
-	}
-	if len(found) == 0 {
-		return [][2]device{{{}, to}}
-	}
-	return found
-}
 
 // throughRules has the packets of a call walk through the rules.
 func throughRules(r *ruleset, c Config) []Finding {
