@@ -5,8 +5,6 @@ package fastpath
 import (
 	"net/netip"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // The structs of bpf/fastpath.c. Addresses and Call IDs are bytes in network order, the rest is the machine's.
@@ -18,16 +16,29 @@ type tupleKey struct {
 }
 
 type callValue struct {
-	Generation, Arrives, Link, MTU, Mark, Flags uint32
-	Src, Dst                                    [4]byte
-	CallID                                      [2]byte
-	_                                           [2]byte
-	Family                                      uint32
-	Gateway                                     [16]byte
-	Packets, Bytes                              uint64
+	Generation, Arrives, Link, Mark uint32
+	Is                              tupleKey
+	Src, Dst                        [4]byte
+	CallID                          [2]byte
+	MTU                             uint16
+	Hop                             [4]byte
+	Flags                           uint32
+	Packets, Bytes                  uint64
 }
 
-const leavesBare = 1 // in callValue.Flags
+// Bits of callValue.Flags.
+const (
+	leavesBare = 1
+	resting    = 2 // not for the programs: a place that nobody may have yet
+)
+
+// otherValue is a value of the hash table.
+type otherValue struct {
+	callValue
+	Hop6 [16]byte // where Hop is zero
+}
+
+type stateValue struct{ Generation, Mask uint32 }
 
 type sightRecord struct {
 	Leaves                          tupleKey
@@ -39,13 +50,16 @@ type sightRecord struct {
 const (
 	tupleSize = uint32(unsafe.Sizeof(tupleKey{}))
 	callSize  = uint32(unsafe.Sizeof(callValue{}))
+	otherSize = uint32(unsafe.Sizeof(otherValue{}))
+	stateSize = uint32(unsafe.Sizeof(stateValue{}))
 	sightSize = uint32(unsafe.Sizeof(sightRecord{}))
 )
 
 // The sizes that the C compiler has, on every machine.
 var (
 	_ = [1]struct{}{}[tupleSize-12]
-	_ = [1]struct{}{}[callSize-72]
+	_ = [1]struct{}{}[callSize-64]
+	_ = [1]struct{}{}[otherSize-80]
 	_ = [1]struct{}{}[sightSize-36]
 )
 
@@ -59,21 +73,18 @@ func (k tupleKey) decode() Tuple {
 	return Tuple{netip.AddrFrom4(k.Src), netip.AddrFrom4(k.Dst), uint16(k.CallID[0])<<8 | uint16(k.CallID[1])}
 }
 
-func (c Call) encode() callValue {
-	v := callValue{
-		Generation: c.Generation, Arrives: uint32(c.Arrives), Link: uint32(c.Link), MTU: uint32(c.MTU), Mark: c.Mark,
-		Src: c.Leaves.Src.As4(), Dst: c.Leaves.Dst.As4(), CallID: network(c.Leaves.CallID),
-	}
+func (c Call) encode(t Tuple) otherValue {
+	v := otherValue{callValue: callValue{
+		Generation: c.Generation, Arrives: uint32(c.Arrives), Link: uint32(c.Link), Mark: c.Mark, MTU: uint16(min(c.MTU, 1<<16-1)),
+		Is: t.encode(), Src: c.Leaves.Src.As4(), Dst: c.Leaves.Dst.As4(), CallID: network(c.Leaves.CallID),
+	}}
 	switch {
 	case c.Bare:
 		v.Flags = leavesBare
 	case c.Gateway.Is4():
-		v.Family = unix.AF_INET
-		a := c.Gateway.As4()
-		copy(v.Gateway[:], a[:])
+		v.Hop = c.Gateway.As4()
 	default:
-		v.Family = unix.AF_INET6
-		v.Gateway = c.Gateway.As16()
+		v.Hop6 = c.Gateway.As16()
 	}
 	return v
 }

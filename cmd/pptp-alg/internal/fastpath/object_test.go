@@ -24,7 +24,7 @@ func TestObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"ethernet": {"calls", "state"}, "bare": {"calls", "state"}, "watch": {"sights", "state", "watched"},
+		"ethernet": {"calls", "places", "state"}, "bare": {"calls", "places", "state"}, "watch": {"sights", "state", "watched"},
 		"ethernet_stub": {"programs"}, "bare_stub": {"programs"}, "watch_stub": {"programs"},
 	}
 	for name, maps := range want {

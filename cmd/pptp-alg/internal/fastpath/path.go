@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,7 @@ import (
 // goroutine; Traffic and All are for any; Sights is for one that may be another.
 type Path struct {
 	calls, watched, state, programs int // descriptors of maps
+	places                          *places
 	code                            map[string]int
 	news                            *ring
 	old                             *clsact // nil: the kernel has tcx
@@ -26,7 +28,7 @@ type Path struct {
 
 // Options of Open.
 type Options struct {
-	// Entries is how many tuples can be carried and how many awaited. Memory is taken for those that are, and 16 bytes
+	// Entries is how many tuples can be carried and how many awaited. Memory is taken for those that are awaited, and some 100 bytes
 	// for each of these.
 	Entries int
 	// Clsact has programs attached to a clsact queueing discipline also where the kernel has tcx.
@@ -52,13 +54,16 @@ func (p *Path) open(o Options) (err error) {
 		return err
 	}
 	entries := uint32(o.Entries)
-	if p.calls, err = makeMap("calls", unix.BPF_MAP_TYPE_HASH, tupleSize, callSize, entries, unix.BPF_F_NO_PREALLOC); err != nil {
+	if p.places, err = openPlaces(o.Entries); err != nil {
+		return err
+	}
+	if p.calls, err = makeMap("calls", unix.BPF_MAP_TYPE_HASH, tupleSize, otherSize, entries, unix.BPF_F_NO_PREALLOC); err != nil {
 		return err
 	}
 	if p.watched, err = makeMap("watched", unix.BPF_MAP_TYPE_HASH, tupleSize, 4, entries, unix.BPF_F_NO_PREALLOC); err != nil {
 		return err
 	}
-	if p.state, err = makeMap("state", unix.BPF_MAP_TYPE_ARRAY, 4, 4, 1, 0); err != nil {
+	if p.state, err = makeMap("state", unix.BPF_MAP_TYPE_ARRAY, 4, stateSize, 1, 0); err != nil {
 		return err
 	}
 	if p.programs, err = makeMap("programs", unix.BPF_MAP_TYPE_PROG_ARRAY, 4, 4, uint32(len(placed)), 0); err != nil {
@@ -67,7 +72,7 @@ func (p *Path) open(o Options) (err error) {
 	if p.news, err = openRing(); err != nil {
 		return err
 	}
-	maps := map[string]int{"calls": p.calls, "watched": p.watched, "state": p.state, "programs": p.programs, "sights": p.news.fd}
+	maps := p.maps()
 	for label := range object.programs {
 		instructions, err := object.link(label, maps)
 		if err != nil {
@@ -83,6 +88,11 @@ func (p *Path) open(o Options) (err error) {
 	return err
 }
 
+// maps are the descriptors of the maps by their names in the programs.
+func (p *Path) maps() map[string]int {
+	return map[string]int{"places": p.places.fd, "calls": p.calls, "watched": p.watched, "state": p.state, "programs": p.programs, "sights": p.news.fd}
+}
+
 // Halt closes the fast path at once: what is put, and what is seen to leave, counts no more. Packets take the ordinary path.
 func (p *Path) Halt() error { return p.setGeneration(0) }
 
@@ -91,7 +101,7 @@ func (p *Path) Begin(generation uint32) error { return p.setGeneration(generatio
 
 func (p *Path) setGeneration(g uint32) error {
 	var zero uint32
-	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.state, &zero, &g); err != nil {
+	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.state, &zero, &stateValue{g, p.places.mask()}); err != nil {
 		return fmt.Errorf("set the fast path's generation: %w", err)
 	}
 	return nil
@@ -100,14 +110,31 @@ func (p *Path) setGeneration(g uint32) error {
 // Put has packets that arrive as t carried as c says, as long as c.Generation is the Path's. What the tuple counted
 // before goes on being counted.
 func (p *Path) Put(t Tuple, c Call) error {
-	k, v := t.encode(), c.encode()
-	var last callValue
-	if err := element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &last); err == nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := c.encode(t)
+	place, there := p.places.of[t]
+	switch {
+	case place != nil && v.Hop6 == [16]byte{}:
+		place.set(v.callValue)
+		return nil
+	case place != nil: // its place has no room for a next hop of IPv6
+		last := p.places.take(place, time.Now())
 		v.Packets, v.Bytes = last.Packets, last.Bytes
+	case there:
+		last := p.inTable(t)
+		v.Packets, v.Bytes = last.Packets, last.Bytes
+	case v.Hop6 == [16]byte{}:
+		if place = p.places.free(v.Is, time.Now()); place != nil {
+			place.set(v.callValue)
+			p.places.of[t] = place
+			return nil
+		}
 	}
-	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &k, &v); err != nil {
+	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &v.Is, &v); err != nil {
 		return fmt.Errorf("put %v into the fast path: %w", t, err)
 	}
+	p.places.of[t] = nil
 	return nil
 }
 
@@ -116,8 +143,18 @@ const notSupported = syscall.Errno(524)
 
 // Take ends what Put began and returns what was carried. It is not an error when there was nothing.
 func (p *Path) Take(t Tuple) (Traffic, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	place, there := p.places.of[t]
+	delete(p.places.of, t)
+	switch {
+	case !there:
+		return Traffic{}, nil
+	case place != nil:
+		return p.places.take(place, time.Now()), nil
+	}
 	k := t.encode()
-	var v callValue
+	var v otherValue
 	err := element(unix.BPF_MAP_LOOKUP_AND_DELETE_ELEM, p.calls, &k, &v)
 	if errors.Is(err, notSupported) || errors.Is(err, unix.EINVAL) { // before Linux 5.14
 		if err = element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &v); err == nil {
@@ -134,9 +171,21 @@ func (p *Path) Take(t Tuple) (Traffic, error) {
 func (p *Path) Traffic(t Tuple) Traffic {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	place, there := p.places.of[t]
+	switch {
+	case p.closed || !there:
+		return Traffic{}
+	case place != nil:
+		return place.traffic()
+	}
+	return p.inTable(t)
+}
+
+// inTable is Traffic for a tuple in the hash table.
+func (p *Path) inTable(t Tuple) Traffic {
 	k := t.encode()
-	var v callValue
-	if p.closed || element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &v) != nil {
+	var v otherValue
+	if element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &v) != nil {
 		return Traffic{}
 	}
 	return Traffic{v.Packets, v.Bytes}
@@ -144,14 +193,18 @@ func (p *Path) Traffic(t Tuple) Traffic {
 
 // All returns the traffic of all that was put.
 func (p *Path) All() (map[Tuple]Traffic, error) {
+	placed, others := p.inPlaces()
+	all := make(map[Tuple]Traffic, len(placed))
+	for _, one := range placed {
+		all[one.of] = one.Traffic
+	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	all := map[Tuple]Traffic{}
-	if p.closed {
+	if !others || p.closed {
 		return all, nil
 	}
 	const some = 4096
-	keys, values := make([]tupleKey, some), make([]callValue, some)
+	keys, values := make([]tupleKey, some), make([]otherValue, some)
 	var next [2]uint32 // where the kernel goes on: a bucket's number
 	for first := true; ; first = false {
 		a := batchAttr{Out: at(&next[0]), Keys: at(&keys[0]), Values: at(&values[0]), Count: some, Map: uint32(p.calls)}
@@ -170,6 +223,30 @@ func (p *Path) All() (map[Tuple]Traffic, error) {
 		}
 		next[1] = next[0]
 	}
+}
+
+type counted struct {
+	of Tuple
+	Traffic
+}
+
+// inPlaces returns the traffic of what is in the array, and whether there is more in the hash table. It keeps others waiting for
+// no longer than it must.
+func (p *Path) inPlaces() (placed []counted, others bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return nil, false
+	}
+	placed = make([]counted, 0, len(p.places.of))
+	for t, place := range p.places.of {
+		if place == nil {
+			others = true
+		} else {
+			placed = append(placed, counted{t, place.traffic()})
+		}
+	}
+	return placed, others
 }
 
 // Await has Sights tell when a packet leaves as t, once in every generation, by a link that is watched.
@@ -222,6 +299,9 @@ func (p *Path) Close() error {
 	}
 	for _, fd := range p.code {
 		errs = append(errs, unix.Close(fd))
+	}
+	if p.places != nil {
+		errs = append(errs, p.places.close())
 	}
 	for _, fd := range []int{p.calls, p.watched, p.state, p.programs} {
 		if fd >= 0 {

@@ -318,7 +318,7 @@ func TestStrictAlignment(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		maps := map[string]int{"calls": p.calls, "watched": p.watched, "state": p.state, "programs": p.programs, "sights": p.news.fd}
+		maps := p.maps()
 		for label := range o.programs {
 			instructions, err := o.link(label, maps)
 			if err != nil {

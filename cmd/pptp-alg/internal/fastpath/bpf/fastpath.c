@@ -33,32 +33,51 @@ static long (*ringbuf_output)(void *ringbuf, const void *data, __u64 size, __u64
 static long (*tail_call)(void *ctx, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
 
 // The maps are made by the loader (maps.go), which puts them where these names are used.
-extern char calls, watched, state, sights, programs;
+extern char places, calls, watched, state, sights, programs;
 
-// tuple is the key of calls and of watched, in network byte order. Addresses are in halves, since the headers of
-// packets without an Ethernet header are aligned to two bytes only.
+// tuple tells calls apart, in network byte order. Addresses are in halves, since the headers of packets without an Ethernet
+// header are aligned to two bytes only.
 struct tuple {
 	__u16 src[2], dst[2];
 	__u16 call_id;
 	__u16 zero;
-};
+} __attribute__((aligned(4)));
 
-// call is how the packets of a tuple leave. Addresses and Call ID are in network byte order.
+// call is how the packets of a tuple leave. Addresses and Call ID are in network byte order. It fills a cache line.
 struct call {
 	__u32 generation;	// works while state has the same one
 	__u32 arrives;		// at this link; packets of others are passed on
 	__u32 link;		// by which they leave
-	__u32 mtu;		// bytes with the IP header
 	__u32 mark;		// that packets have on the ordinary path
-	__u32 flags;
+	struct tuple is;	// whose it is
 	__u16 src[2], dst[2];
 	__u16 call_id;
-	__u16 zero;
-	struct bpf_redir_neigh hop;
+	__u16 mtu;		// bytes with the IP header
+	__u32 hop;		// of IPv4
+	__u32 flags;
 	__u64 packets, bytes;	// bytes with the IP header, as conntrack counts
 };
 
+#define AF_INET 2
+#define AF_INET6 10
 #define LEAVES_BARE 1 // without an Ethernet header, as from PPP
+
+// place holds two calls, in an array: whose they may be says a hash of the tuple. Most packets need no other lookup, and
+// touch one cache line of it.
+struct place {
+	struct call call[2];
+};
+
+// other is a value of calls, where those are for which there was no place, and those with a next hop of IPv6.
+struct other {
+	struct call call;
+	__u32 hop6[4];		// where call.hop is 0
+};
+
+struct state {
+	__u32 generation;	// 0: the fast path is closed
+	__u32 mask;		// number of places less 1
+};
 
 // sight tells that a packet left the router which conntrack has carried. Addresses and Call ID as it left.
 struct sight {
@@ -90,11 +109,25 @@ INLINE __u32 fold(__u32 sum)
 
 INLINE __u16 not16(__u16 x) { return ~x; }
 
-// generation returns the current one; 0: the fast path is closed.
-INLINE __u32 generation(void)
+INLINE const struct state *current(void)
 {
-	__u32 zero = 0, *now = lookup(&state, &zero);
-	return now ? *now : 0;
+	__u32 zero = 0;
+	return lookup(&state, &zero);
+}
+
+// place_of says in which place a tuple's call may be; see the same in places.go.
+INLINE __u32 place_of(const struct tuple *t, __u32 mask)
+{
+	const __u32 *w = (const __u32 *)t;
+	__u32 h = (w[0] ^ w[2] * 0x9e3779b1) * 0x85ebca6b;
+	h = ((h ^ h >> 15) + w[1]) * 0xc2b2ae35;
+	return (h ^ h >> 16) & mask;
+}
+
+INLINE int works(const struct call *c, const struct tuple *t, __u32 now)
+{
+	const __u32 *a = (const __u32 *)&c->is, *b = (const __u32 *)t;
+	return c->generation == now && a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
 // enhanced reports whether this is an unfragmented enhanced GRE packet without IP options.
@@ -146,11 +179,25 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 		return TC_ACT_UNSPEC;
 	struct tuple t;
 	arrives_as(&t, w);
-	struct call *c = lookup(&calls, &t);
-	if (!c)
+	const struct state *s = current();
+	if (!s || !s->generation)
 		return TC_ACT_UNSPEC;
-	__u32 now = generation();
-	if (!now || c->generation != now || c->arrives != skb->ifindex)
+	__u32 now = s->generation, i = place_of(&t, s->mask);
+	struct place *p = lookup(&places, &i);
+	if (!p)
+		return TC_ACT_UNSPEC;
+	struct other *o = 0;
+	struct call *c = &p->call[0];
+	if (!works(c, &t, now)) {
+		c = &p->call[1];
+		if (!works(c, &t, now)) {
+			o = lookup(&calls, &t);
+			if (!o || o->call.generation != now)
+				return TC_ACT_UNSPEC;
+			c = &o->call;
+		}
+	}
+	if (c->arrives != skb->ifindex)
 		return TC_ACT_UNSPEC;
 
 	// What the kernel would drop for its length or checksum is left to it.
@@ -189,7 +236,12 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 		return redirect(c->link, 0);
 	if (!link && change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT; // no memory
-	return redirect_neigh(c->link, &c->hop, sizeof(c->hop), 0);
+	struct bpf_redir_neigh hop = { .nh_family = AF_INET, .ipv4_nh = c->hop };
+	if (o && !c->hop) {
+		hop.nh_family = AF_INET6;
+		__builtin_memcpy(hop.ipv6_nh, o->hop6, sizeof(hop.ipv6_nh));
+	}
+	return redirect_neigh(c->link, &hop, sizeof(hop), 0);
 }
 
 // Ingress of devices whose packets have an Ethernet header, and of those whose packets begin with IP (PPP, tun).
@@ -206,16 +258,17 @@ SECTION("pptp/watch") int watch(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	struct sight s = {};
 	arrives_as(&s.leaves, w);
-	__u32 *seen = lookup(&watched, &s.leaves), now = generation();
-	if (!seen || !now || *seen == now)
+	__u32 *seen = lookup(&watched, &s.leaves);
+	const struct state *c = current();
+	if (!seen || !c || !c->generation || *seen == c->generation)
 		return TC_ACT_UNSPEC;
-	s.generation = now;
+	s.generation = c->generation;
 	s.arrived = skb->ingress_ifindex;
 	s.link = skb->ifindex;
 	s.mark = skb->mark;
 	load_relative(skb, 0, s.next, sizeof(s.next), BPF_HDR_START_MAC);
 	if (!ringbuf_output(&sights, &s, sizeof(s), 0)) // full: the next packet tells it
-		*seen = now;
+		*seen = s.generation;
 	return TC_ACT_UNSPEC;
 }
 

@@ -1,0 +1,119 @@
+//go:build !nofastpath
+
+package fastpath
+
+import (
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// places are the calls that the programs find by an index: an array of pairs, in memory that the kernel shares with us. A tuple
+// can be in one pair only; where both halves are taken, it is put into the hash table instead.
+//
+// A call is written while its generation is 0, which no program uses, and works from when that is written, last. The
+// place of one that was taken away rests before another one gets it: a program may have found the old one right before, and
+// would see the half of each. For the same reason nothing but its counters is changed while it works.
+type places struct {
+	fd    int
+	pages []byte
+	pairs [][2]callValue
+	of    map[Tuple]*callValue // nil: in the hash table
+	rest  []leaving            // the first comes first
+}
+
+// leaving is a place that will be free.
+type leaving struct {
+	call  *callValue
+	until time.Time
+}
+
+// placeRest is much longer than a program runs.
+const placeRest = time.Second
+
+const pairSize = 2 * callSize
+
+// openPlaces makes as many places as tuples, rounded up to a power of two.
+func openPlaces(entries int) (*places, error) {
+	pairs := 1 << bits.Len(uint(max(entries, 2)/2-1))
+	const mmapable = 1 << 10 // BPF_F_MMAPABLE: pages of its own, so that a call is a line of the cache
+	fd, err := makeMap("places", unix.BPF_MAP_TYPE_ARRAY, 4, pairSize, uint32(pairs), mmapable)
+	if err != nil {
+		return nil, err
+	}
+	size := pairs * int(pairSize)
+	pages, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("map the eBPF array of calls: %w", err)
+	}
+	return &places{fd: fd, pages: pages, pairs: unsafe.Slice((*[2]callValue)(unsafe.Pointer(&pages[0])), pairs), of: map[Tuple]*callValue{}}, nil
+}
+
+func (p *places) mask() uint32 { return uint32(len(p.pairs) - 1) }
+
+// pair is where a tuple's call may be; see place_of in bpf/fastpath.c.
+func (p *places) pair(k tupleKey) *[2]callValue {
+	h := (ne.Uint32(k.Src[:]) ^ ne.Uint32([]byte{k.CallID[0], k.CallID[1], 0, 0})*0x9e3779b1) * 0x85ebca6b
+	h = (h ^ h>>15 + ne.Uint32(k.Dst[:])) * 0xc2b2ae35
+	return &p.pairs[(h^h>>16)&p.mask()]
+}
+
+// free returns a place for a tuple; nil: there is none.
+func (p *places) free(k tupleKey, now time.Time) *callValue {
+	for len(p.rest) > 0 && !now.Before(p.rest[0].until) {
+		p.rest[0].call.Flags = 0
+		p.rest = p.rest[1:]
+	}
+	pair := p.pair(k)
+	for i := range pair {
+		if c := &pair[i]; c.Is == (tupleKey{}) && c.Flags&resting == 0 {
+			return c
+		}
+	}
+	return nil
+}
+
+// set writes a call into a place, and counts on from there.
+func (c *callValue) set(v callValue) {
+	atomic.StoreUint32(&c.Generation, 0)
+	c.Arrives, c.Link, c.Mark, c.MTU, c.Flags = v.Arrives, v.Link, v.Mark, v.MTU, v.Flags
+	c.Is, c.Src, c.Dst, c.CallID, c.Hop = v.Is, v.Src, v.Dst, v.CallID, v.Hop
+	atomic.StoreUint32(&c.Generation, v.Generation)
+}
+
+// take ends what is carried there, and returns what was.
+func (p *places) take(c *callValue, now time.Time) Traffic {
+	atomic.StoreUint32(&c.Generation, 0)
+	t := c.traffic()
+	*c = callValue{Flags: resting}
+	p.rest = append(p.rest, leaving{c, now.Add(placeRest)})
+	return t
+}
+
+// traffic reads counters that programs are at. On machines of 32 bits they may be at the other half.
+func (c *callValue) traffic() Traffic {
+	read := func(n *uint64) uint64 {
+		for last := atomic.LoadUint64(n); ; {
+			now := atomic.LoadUint64(n)
+			if now>>32 == last>>32 {
+				return now
+			}
+			last = now
+		}
+	}
+	return Traffic{read(&c.Packets), read(&c.Bytes)}
+}
+
+func (p *places) close() error {
+	err := unix.Munmap(p.pages)
+	p.pages, p.pairs = nil, nil
+	if e := unix.Close(p.fd); err == nil {
+		err = e
+	}
+	return err
+}

@@ -1,0 +1,132 @@
+//go:build !nofastpath
+
+package fastpath
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Where there is no place for a call in the array it is carried out of the hash table, and counted there.
+func TestCrowdedPlaces(t *testing.T) {
+	l := newLab(t)
+	p := l.open(Options{Entries: 64})
+	var tuples []Tuple
+	l.router.do(func() error {
+		err := errors.Join(p.Carry(l.in, false), p.Begin(1))
+		for i := range uint16(40) {
+			tuples = append(tuples, Tuple{innerAddr, outerAddr, 100 + i})
+			call := l.call()
+			call.Leaves.CallID = 500 + i
+			err = errors.Join(err, p.Put(tuples[i], call))
+		}
+		return err
+	})
+	var placed, other int
+	want := map[Tuple]Traffic{}
+	for i, tuple := range tuples {
+		if p.places.of[tuple] != nil {
+			placed++
+		} else {
+			other++
+		}
+		for n := range i%3 + 1 {
+			sent := packet(tuple, 64, n, nil)
+			l.inner.send(sent)
+			same(t, l.outer.receive(long), sent, Tuple{routerAddr, outerAddr, 500 + uint16(i)})
+			want[tuple] = Traffic{want[tuple].Packets + 1, want[tuple].Bytes + uint64(len(sent))}
+		}
+	}
+	if placed == 0 || other == 0 {
+		t.Errorf("%d calls are in places, %d in the hash table", placed, other)
+	}
+	all, err := p.All()
+	if err != nil || len(all) != len(want) {
+		t.Errorf("all counters: %d of %d, %v", len(all), len(want), err)
+	}
+	for tuple, n := range want {
+		taken, err := p.Take(tuple)
+		if all[tuple] != n || taken != n || err != nil {
+			t.Errorf("%v: counted %+v, taken with %+v, %v; %+v were carried", tuple, all[tuple], taken, err, n)
+		}
+	}
+	if all, err := p.All(); err != nil || len(all) != 0 {
+		t.Errorf("left are %v, %v", all, err)
+	}
+}
+
+// A place that a call has left is no other one's before it has rested.
+func TestPlacesRest(t *testing.T) {
+	l := newLab(t)
+	p := l.carry(Options{})
+	old := p.places.of[arrives]
+	l.router.do(func() error {
+		if _, err := p.Take(arrives); err != nil {
+			return err
+		}
+		if err := p.Put(arrives, l.call()); err != nil {
+			return err
+		}
+		if now := p.places.of[arrives]; now == nil || now == old {
+			t.Errorf("in the place %p after %p", now, old)
+		}
+		if _, err := p.Take(arrives); err != nil {
+			return err
+		}
+		if err := p.Put(arrives, l.call()); err != nil {
+			return err
+		}
+		if p.places.of[arrives] != nil {
+			t.Error("both places should have been resting")
+		}
+		for i := range p.places.rest {
+			p.places.rest[i].until = time.Now()
+		}
+		_, err := p.Take(arrives)
+		return errors.Join(err, p.Put(arrives, l.call()))
+	})
+	if p.places.of[arrives] == nil {
+		t.Error("no place is free again")
+	}
+	sent := packet(arrives, 64, 10, nil)
+	l.inner.send(sent)
+	same(t, l.outer.receive(long), sent, leaves)
+	if got := p.Traffic(arrives); got != (Traffic{1, uint64(len(sent))}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// A route may have a next hop of IPv6 for packets of IPv4 (RFC 5549).
+func TestNextHopOfIPv6(t *testing.T) {
+	l := newLab(t)
+	address := func(name, a string) error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		parsed, err := netlink.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		parsed.Flags = 2 // IFA_F_NODAD
+		return netlink.AddrAdd(link, parsed)
+	}
+	l.router.do(func() error { return address("wan", "fd00::1/64") })
+	l.outer.do(func() error { return address("eth0", "fd00::2/64") })
+	p := l.carry(Options{})
+	for i, gateway := range []netip.Addr{outerAddr, netip.MustParseAddr("fd00::2"), outerAddr} {
+		call := l.call()
+		call.Gateway = gateway
+		l.router.do(func() error { return p.Put(arrives, call) })
+		sent := packet(arrives, 64, 10, nil)
+		l.inner.send(sent)
+		same(t, l.outer.receive(long), sent, leaves)
+		if got := p.Traffic(arrives).Packets; got != uint64(i+1) {
+			t.Errorf("by %v: counted %d packets, not %d", gateway, got, i+1)
+		}
+	}
+}
