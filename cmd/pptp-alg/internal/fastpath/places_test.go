@@ -63,6 +63,9 @@ func TestCrowdedPlaces(t *testing.T) {
 func TestPlacesRest(t *testing.T) {
 	l := newLab(t)
 	p := l.carry(Options{})
+	sent := packet(arrives, 64, 10, nil)
+	l.inner.send(sent) // which the next one in its place has not carried
+	same(t, l.outer.receive(long), sent, leaves)
 	old := p.places.of[arrives]
 	l.router.do(func() error {
 		if _, err := p.Take(arrives); err != nil {
@@ -92,7 +95,6 @@ func TestPlacesRest(t *testing.T) {
 	if p.places.of[arrives] == nil {
 		t.Error("no place is free again")
 	}
-	sent := packet(arrives, 64, 10, nil)
 	l.inner.send(sent)
 	same(t, l.outer.receive(long), sent, leaves)
 	if got := p.Traffic(arrives); got != (Traffic{1, uint64(len(sent))}) {
