@@ -4,6 +4,7 @@ package fastpath
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -105,22 +106,20 @@ func TestPlacesRest(t *testing.T) {
 // A route may have a next hop of IPv6 for packets of IPv4 (RFC 5549).
 func TestNextHopOfIPv6(t *testing.T) {
 	l := newLab(t)
-	address := func(name, a string) error {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
+	gateway := netip.MustParseAddr("fd00::2")
+	var there net.HardwareAddr
+	l.outer.do(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err == nil {
+			there = link.Attrs().HardwareAddr
 		}
-		parsed, err := netlink.ParseAddr(a)
-		if err != nil {
-			return err
-		}
-		parsed.Flags = 2 // IFA_F_NODAD
-		return netlink.AddrAdd(link, parsed)
-	}
-	l.router.do(func() error { return address("wan", "fd00::1/64") })
-	l.outer.do(func() error { return address("eth0", "fd00::2/64") })
+		return err
+	})
+	l.router.do(func() error {
+		return netlink.NeighSet(&netlink.Neigh{LinkIndex: l.out, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT, IP: gateway.AsSlice(), HardwareAddr: there})
+	})
 	p := l.carry(Options{})
-	for i, gateway := range []netip.Addr{outerAddr, netip.MustParseAddr("fd00::2"), outerAddr} {
+	for i, gateway := range []netip.Addr{outerAddr, gateway, outerAddr} {
 		call := l.call()
 		call.Gateway = gateway
 		l.router.do(func() error { return p.Put(arrives, call) })

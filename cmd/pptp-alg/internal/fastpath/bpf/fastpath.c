@@ -236,7 +236,10 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 		return redirect(c->link, 0);
 	if (!link && change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT; // no memory
-	struct bpf_redir_neigh hop = { .nh_family = AF_INET, .ipv4_nh = c->hop };
+	struct bpf_redir_neigh hop;
+	__builtin_memset(&hop, 0, sizeof(hop)); // all of it: without CAP_PERFMON the verifier insists
+	hop.nh_family = AF_INET;
+	hop.ipv4_nh = c->hop;
 	if (o && !c->hop) {
 		hop.nh_family = AF_INET6;
 		__builtin_memcpy(hop.ipv6_nh, o->hop6, sizeof(hop.ipv6_nh));
