@@ -120,7 +120,7 @@ func TestChangelog(t *testing.T) {
 	)
 	c := newCheckout(t)
 	for _, k := range []struct{ name, version, changelog, want, failure string }{
-		{name: "a release", version: "1.2.0", changelog: intro + released, want: entries},
+		{name: "a release", version: "1.2.0", changelog: intro + released, want: strings.Replace(entries, "Wed, 01 Apr 2026 00:00:00", "Sun, 05 Apr 2026 09:15:00", 1)},
 		{name: "behind it, with lines", version: next, changelog: intro + "- More.\n- And more.\n\n" + released,
 			want: "pptp-alg (" + next + "-1)" + head + "  * More.\n  * And more.\n" + now + "\n" + entries},
 		{name: "behind it, without lines", version: next, changelog: intro + released,
