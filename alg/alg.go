@@ -91,6 +91,16 @@ func (a *ALG) Connections(f func(*Connection)) {
 // Len returns how many connections there are, closed ones that linger included.
 func (a *ALG) Len() int { return len(a.flows) }
 
+// Shrink gives back memory that idle connections would need again only when there is something to do. It is for times when
+// there is nothing.
+func (a *ALG) Shrink() {
+	for _, c := range a.flows {
+		for side := range c.dirs {
+			c.dirs[side].past.shrink()
+		}
+	}
+}
+
 // Open adds a control connection with the NAT that conntrack has for it. It
 // replaces one with the same flow. It fails with nat.ErrLimit, wrapped.
 func (a *ALG) Open(now time.Time, f Flow, path nat.Path) (*Connection, error) {

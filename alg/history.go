@@ -86,6 +86,14 @@ func (h *history) acknowledge(ack, next uint32) {
 	h.buf = h.buf[:rest]
 }
 
+// shrink gives back what an idle direction does not need.
+func (h *history) shrink() {
+	if len(h.buf) == 0 {
+		h.buf = nil
+	}
+	h.marks = append([]mark(nil), h.marks...)
+}
+
 // lost reports whether [seq, end) touches bytes that were forwarded, may not
 // have reached the receiver, and can't be repeated: neither are the bytes
 // themselves known, nor all that were translated among them.

@@ -177,49 +177,44 @@ func encodeConnection(c Connection) ([]byte, error) {
 		flags         = sackPermitted | liberal  // of the kernel's own pick-up
 		flagsMask     = uint16(flags)<<8 | flags // struct nf_ct_tcp_flags: flags, mask; both are bytes
 	)
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocolTCP, c.Original, c.Zone)
-		putTuple(ae, ctaTupleReply, protocolTCP, c.Original.Inverse(), c.Zone)
-		putZone(ae, c.Zone)
+	return encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocolTCP, c.Original, c.Zone)
+		putTuple(m, ctaTupleReply, protocolTCP, c.Original.Inverse(), c.Zone)
+		putZone(m, c.Zone)
 		if c.Reply.Dst != c.Original.Src {
-			putNATPort(ae, ctaNATSrc, c.Reply.Dst)
+			putNATPort(m, ctaNATSrc, c.Reply.Dst)
 		}
 		if c.Reply.Src != c.Original.Dst {
-			putNATPort(ae, ctaNATDst, c.Reply.Src)
+			putNATPort(m, ctaNATDst, c.Reply.Src)
 		}
-		ae.Uint32(ctaTimeout, uint32((c.Timeout+time.Second-1)/time.Second))
-		ae.Uint32(ctaStatus, uint32(seenAssuredConfirmed))
+		m.uint32(ctaTimeout, uint32((c.Timeout+time.Second-1)/time.Second))
+		m.uint32(ctaStatus, uint32(seenAssuredConfirmed))
 		if c.Mark != 0 {
-			ae.Uint32(ctaMark, c.Mark)
+			m.uint32(ctaMark, c.Mark)
 		}
-		ae.Nested(ctaProtoinfo, func(ae *netlink.AttributeEncoder) error {
-			ae.Nested(ctaProtoinfoTCP, func(ae *netlink.AttributeEncoder) error {
-				ae.Uint8(ctaProtoinfoTCPState, uint8(TCPEstablished))
-				ae.Uint16(ctaProtoinfoTCPFlagsOriginal, flagsMask)
-				ae.Uint16(ctaProtoinfoTCPFlagsReply, flagsMask)
-				return nil
+		m.nested(ctaProtoinfo, func() {
+			m.nested(ctaProtoinfoTCP, func() {
+				m.uint8(ctaProtoinfoTCPState, uint8(TCPEstablished))
+				m.uint16(ctaProtoinfoTCPFlagsOriginal, flagsMask)
+				m.uint16(ctaProtoinfoTCPFlagsReply, flagsMask)
 			})
-			return nil
 		})
 		if c.Helper != "" {
-			ae.Nested(ctaHelp, func(ae *netlink.AttributeEncoder) error {
-				ae.String(ctaHelpName, c.Helper)
-				return nil
+			m.nested(ctaHelp, func() {
+				m.text(ctaHelpName, c.Helper)
 			})
 		}
-	})
+	}), nil
 }
 
 // putNATPort is putNAT with a port: the range of ports has one, as that of addresses.
-func putNATPort(ae *netlink.AttributeEncoder, attr uint16, to netip.AddrPort) {
-	ae.Nested(attr, func(ae *netlink.AttributeEncoder) error {
-		ae.Bytes(ctaNATv4MinIP, to.Addr().AsSlice())
-		ae.Bytes(ctaNATv4MaxIP, to.Addr().AsSlice())
-		ae.Nested(ctaNATProto, func(ae *netlink.AttributeEncoder) error {
-			ae.Uint16(ctaProtoNATPortMin, to.Port())
-			ae.Uint16(ctaProtoNATPortMax, to.Port())
-			return nil
+func putNATPort(m *encoder, attr uint16, to netip.AddrPort) {
+	m.nested(attr, func() {
+		m.bytes(ctaNATv4MinIP, to.Addr().AsSlice())
+		m.bytes(ctaNATv4MaxIP, to.Addr().AsSlice())
+		m.nested(ctaNATProto, func() {
+			m.uint16(ctaProtoNATPortMin, to.Port())
+			m.uint16(ctaProtoNATPortMax, to.Port())
 		})
-		return nil
 	})
 }

@@ -3,8 +3,6 @@ package conntrack
 import (
 	"encoding/binary"
 	"fmt"
-
-	"github.com/mdlayher/netlink"
 )
 
 // Connections returns the TCP connections that have one of the ports at either end of either tuple, in every
@@ -67,18 +65,15 @@ func encodeDumpPort(f portFilter) ([]byte, error) {
 	if f.attr == ctaProtoDstPort {
 		flag = filterProtoDstPort
 	}
-	return encode(func(ae *netlink.AttributeEncoder) {
-		ae.Nested(f.tuple, func(ae *netlink.AttributeEncoder) error {
-			ae.Nested(ctaTupleProto, func(ae *netlink.AttributeEncoder) error {
-				ae.Uint8(ctaProtoNum, protocolTCP)
-				ae.Uint16(f.attr, f.port)
-				return nil
+	return encode(func(m *encoder) {
+		m.nested(f.tuple, func() {
+			m.nested(ctaTupleProto, func() {
+				m.uint8(ctaProtoNum, protocolTCP)
+				m.uint16(f.attr, f.port)
 			})
-			return nil
 		})
-		ae.Nested(ctaFilter, func(ae *netlink.AttributeEncoder) error {
-			ae.Bytes(flagsOf, binary.NativeEndian.AppendUint32(nil, filterProtoNum|flag))
-			return nil
+		m.nested(ctaFilter, func() {
+			m.bytes(flagsOf, binary.NativeEndian.AppendUint32(nil, filterProtoNum|flag))
 		})
-	})
+	}), nil
 }

@@ -12,17 +12,13 @@ func (c *Client) Detach(conn Connection) error {
 	if !conn.Original.valid() {
 		return errTuple
 	}
-	data, err := encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocolTCP, conn.Original, conn.Zone)
-		putZone(ae, conn.Zone)
-		ae.Nested(ctaHelp, func(ae *netlink.AttributeEncoder) error {
-			ae.String(ctaHelpName, "") // ctnetlink_change_helper: the empty name is none
-			return nil
+	data := encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocolTCP, conn.Original, conn.Zone)
+		putZone(m, conn.Zone)
+		m.nested(ctaHelp, func() {
+			m.text(ctaHelpName, "") // ctnetlink_change_helper: the empty name is none
 		})
 	})
-	if err != nil {
-		return err
-	}
 	answers, err := c.transact(request(msgNew, netlink.Acknowledge, data)) // without Create it changes what is there
 	if err == nil {
 		err = answers[0].err

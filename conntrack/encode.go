@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-
-	"github.com/mdlayher/netlink"
 )
 
 // This file turns values into the data of ctnetlink requests: struct nfgenmsg and attributes. It
@@ -14,18 +12,13 @@ import (
 var errTuple = errors.New("tuple without valid IPv4 addresses")
 
 // encode collects attributes behind a struct nfgenmsg for IPv4.
-func encode(put func(*netlink.AttributeEncoder)) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	put(ae)
-	attrs, err := ae.Encode()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, nfgenLen, nfgenLen+len(attrs))
-	b[nfgenFamily] = familyIPv4
-	b[nfgenFamily+1] = nfgenVersion0
-	return append(b, attrs...), nil
+func encode(put func(*encoder)) []byte {
+	const usual = 256 // what an entry takes
+	m := encoder{make([]byte, nfgenLen, usual)}
+	m.b[nfgenFamily] = familyIPv4
+	m.b[nfgenFamily+1] = nfgenVersion0
+	put(&m)
+	return m.b
 }
 
 // encodeEntry builds IPCTNL_MSG_CT_NEW for an entry of ours.
@@ -61,22 +54,22 @@ func encodeEntry(e Entry) ([]byte, error) {
 		natDst = true
 		reply.Src = netip.AddrPortFrom(placeholder(e.Leaves.Dst), e.Leaves.CallID)
 	}
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocolGRE, e.original(), e.Zone)
-		putTuple(ae, ctaTupleReply, protocolGRE, reply, e.Zone)
-		putZone(ae, e.Zone)
+	return encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocolGRE, e.original(), e.Zone)
+		putTuple(m, ctaTupleReply, protocolGRE, reply, e.Zone)
+		putZone(m, e.Zone)
 		if e.Leaves.Src != e.Arrives.Src {
-			putNAT(ae, ctaNATSrc, e.Leaves.Src)
+			putNAT(m, ctaNATSrc, e.Leaves.Src)
 		}
 		if natDst {
-			putNAT(ae, ctaNATDst, e.Leaves.Dst)
+			putNAT(m, ctaNATDst, e.Leaves.Dst)
 		}
-		ae.Uint32(ctaTimeout, e.seconds())
-		ae.Uint32(ctaStatus, uint32(StatusOurs))
+		m.uint32(ctaTimeout, e.seconds())
+		m.uint32(ctaStatus, uint32(StatusOurs))
 		if e.Mark != 0 {
-			ae.Uint32(ctaMark, e.Mark)
+			m.uint32(ctaMark, e.Mark)
 		}
-	})
+	}), nil
 }
 
 // placeholder returns an address that is not a. Both are of the block for documentation (RFC 5737); it
@@ -96,10 +89,10 @@ func encodeGet(attr uint16, protocol uint8, t Tuple, z Zone) ([]byte, error) {
 	if !t.valid() {
 		return nil, errTuple
 	}
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, attr, protocol, t, z)
-		putZone(ae, z)
-	})
+	return encode(func(m *encoder) {
+		putTuple(m, attr, protocol, t, z)
+		putZone(m, z)
+	}), nil
 }
 
 // encodeDelete builds IPCTNL_MSG_CT_DELETE for one entry, by its original tuple. It is the only
@@ -109,26 +102,26 @@ func encodeDelete(protocol uint8, original Tuple, z Zone, id *uint32) ([]byte, e
 	if protocol == 0 || !original.valid() {
 		return nil, errTuple
 	}
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocol, original, z)
-		putZone(ae, z)
+	return encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocol, original, z)
+		putZone(m, z)
 		if id != nil {
-			ae.Uint32(ctaID, *id)
+			m.uint32(ctaID, *id)
 		}
-	})
+	}), nil
 }
 
 // encodeDump builds IPCTNL_MSG_CT_GET for a dump of all IPv4 entries.
 func encodeDump() ([]byte, error) {
-	return encode(func(*netlink.AttributeEncoder) {})
+	return encode(func(*encoder) {}), nil
 }
 
 // encodeDumpStatus builds one for the entries with all bits of s.
 func encodeDumpStatus(s Status) ([]byte, error) {
-	return encode(func(ae *netlink.AttributeEncoder) {
-		ae.Uint32(ctaStatus, uint32(s))
-		ae.Uint32(ctaStatusMask, uint32(s))
-	})
+	return encode(func(m *encoder) {
+		m.uint32(ctaStatus, uint32(s))
+		m.uint32(ctaStatusMask, uint32(s))
+	}), nil
 }
 
 // encodeDumpEnds builds one for the entries whose original tuple has the source orig and whose
@@ -140,71 +133,64 @@ func encodeDumpEnds(protocol uint8, orig, reply netip.AddrPort) ([]byte, error) 
 	}
 	// CTA_FILTER_*_FLAGS is the one thing in host byte order.
 	flags := binary.NativeEndian.AppendUint32(nil, filterIPSrc|filterProtoNum|filterProtoSrcPort)
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocol, o, Zone{})
-		putTuple(ae, ctaTupleReply, protocol, r, Zone{})
-		ae.Nested(ctaFilter, func(ae *netlink.AttributeEncoder) error {
-			ae.Bytes(ctaFilterOrigFlags, flags)
-			ae.Bytes(ctaFilterReplyFlags, flags)
-			return nil
+	return encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocol, o, Zone{})
+		putTuple(m, ctaTupleReply, protocol, r, Zone{})
+		m.nested(ctaFilter, func() {
+			m.bytes(ctaFilterOrigFlags, flags)
+			m.bytes(ctaFilterReplyFlags, flags)
 		})
-	})
+	}), nil
 }
 
 // encodeProbe builds IPCTNL_MSG_CT_GET for a tuple of the protocol without ports or keys: EINVAL from a
 // kernel that wants some for the protocol, ENOENT from one that does not.
 func encodeProbe(protocol uint8) ([]byte, error) {
 	unspecified := netip.IPv4Unspecified()
-	return encode(func(ae *netlink.AttributeEncoder) {
-		ae.Nested(ctaTupleOrig, func(ae *netlink.AttributeEncoder) error {
-			putAddrs(ae, unspecified, unspecified)
-			ae.Nested(ctaTupleProto, func(ae *netlink.AttributeEncoder) error {
-				ae.Uint8(ctaProtoNum, protocol)
-				return nil
+	return encode(func(m *encoder) {
+		m.nested(ctaTupleOrig, func() {
+			putAddrs(m, unspecified, unspecified)
+			m.nested(ctaTupleProto, func() {
+				m.uint8(ctaProtoNum, protocol)
 			})
-			return nil
 		})
-	})
+	}), nil
 }
 
 func (t Tuple) valid() bool { return t.Src.Addr().Is4() && t.Dst.Addr().Is4() }
 
 // putTuple appends a CTA_TUPLE_*, with the zone if it is one for this direction only.
-func putTuple(ae *netlink.AttributeEncoder, attr uint16, protocol uint8, t Tuple, z Zone) {
-	ae.Nested(attr, func(ae *netlink.AttributeEncoder) error {
-		putAddrs(ae, t.Src.Addr(), t.Dst.Addr())
-		ae.Nested(ctaTupleProto, func(ae *netlink.AttributeEncoder) error {
-			ae.Uint8(ctaProtoNum, protocol)
-			ae.Uint16(ctaProtoSrcPort, t.Src.Port())
-			ae.Uint16(ctaProtoDstPort, t.Dst.Port())
-			return nil
+func putTuple(m *encoder, attr uint16, protocol uint8, t Tuple, z Zone) {
+	m.nested(attr, func() {
+		putAddrs(m, t.Src.Addr(), t.Dst.Addr())
+		m.nested(ctaTupleProto, func() {
+			m.uint8(ctaProtoNum, protocol)
+			m.uint16(ctaProtoSrcPort, t.Src.Port())
+			m.uint16(ctaProtoDstPort, t.Dst.Port())
 		})
 		if z.ID != 0 && (z.Direction == OriginalOnly && attr == ctaTupleOrig || z.Direction == ReplyOnly && attr == ctaTupleReply) {
-			ae.Uint16(ctaTupleZone, z.ID)
+			m.uint16(ctaTupleZone, z.ID)
 		}
-		return nil
 	})
 }
 
-func putAddrs(ae *netlink.AttributeEncoder, src, dst netip.Addr) {
-	ae.Nested(ctaTupleIP, func(ae *netlink.AttributeEncoder) error {
-		ae.Bytes(ctaIPv4Src, src.AsSlice())
-		ae.Bytes(ctaIPv4Dst, dst.AsSlice())
-		return nil
+func putAddrs(m *encoder, src, dst netip.Addr) {
+	m.nested(ctaTupleIP, func() {
+		m.bytes(ctaIPv4Src, src.AsSlice())
+		m.bytes(ctaIPv4Dst, dst.AsSlice())
 	})
 }
 
 // putZone appends CTA_ZONE if the zone is for both directions.
-func putZone(ae *netlink.AttributeEncoder, z Zone) {
+func putZone(m *encoder, z Zone) {
 	if z.ID != 0 && z.Direction == Both {
-		ae.Uint16(ctaZone, z.ID)
+		m.uint16(ctaZone, z.ID)
 	}
 }
 
-func putNAT(ae *netlink.AttributeEncoder, attr uint16, a netip.Addr) {
-	ae.Nested(attr, func(ae *netlink.AttributeEncoder) error {
-		ae.Bytes(ctaNATv4MinIP, a.AsSlice())
-		ae.Bytes(ctaNATv4MaxIP, a.AsSlice())
-		return nil
+func putNAT(m *encoder, attr uint16, a netip.Addr) {
+	m.nested(attr, func() {
+		m.bytes(ctaNATv4MinIP, a.AsSlice())
+		m.bytes(ctaNATv4MaxIP, a.AsSlice())
 	})
 }

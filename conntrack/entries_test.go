@@ -21,25 +21,20 @@ func table(t testing.TB) (*namespace, *Client) {
 // foreign makes an ordinary entry, as a packet or another program would.
 func foreign(t testing.TB, c *Client, protocol uint8, original, reply Tuple, z Zone, status Status) Flow {
 	t.Helper()
-	data, err := encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocol, original, z)
-		putTuple(ae, ctaTupleReply, protocol, reply, z)
-		putZone(ae, z)
-		ae.Uint32(ctaTimeout, 600)
-		ae.Uint32(ctaStatus, uint32(status|StatusConfirmed))
+	data := encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocol, original, z)
+		putTuple(m, ctaTupleReply, protocol, reply, z)
+		putZone(m, z)
+		m.uint32(ctaTimeout, 600)
+		m.uint32(ctaStatus, uint32(status|StatusConfirmed))
 		if protocol == protocolTCP {
-			ae.Nested(ctaProtoinfo, func(ae *netlink.AttributeEncoder) error {
-				ae.Nested(ctaProtoinfoTCP, func(ae *netlink.AttributeEncoder) error {
-					ae.Uint8(ctaProtoinfoTCPState, uint8(TCPEstablished))
-					return nil
+			m.nested(ctaProtoinfo, func() {
+				m.nested(ctaProtoinfoTCP, func() {
+					m.uint8(ctaProtoinfoTCPState, uint8(TCPEstablished))
 				})
-				return nil
 			})
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	answers, err := c.transact(request(msgNew, netlink.Acknowledge|netlink.Create|netlink.Excl, data))
 	if err != nil || answers[0].err != nil {
 		t.Fatalf("make a foreign entry: %v, %v", err, answers)
@@ -321,16 +316,13 @@ func TestZonesKeepEntriesApart(t *testing.T) {
 func TestCreateRefusesWhatTheKernelAlters(t *testing.T) {
 	_, c := table(t)
 	_, toServer := masquerade(5, 777, 9, 888)
-	data, err := encode(func(ae *netlink.AttributeEncoder) {
-		putTuple(ae, ctaTupleOrig, protocolGRE, tuple4("192.168.77.11:0", "203.0.113.9:99"), Zone{})
-		putTuple(ae, ctaTupleReply, protocolGRE, tuple4("203.0.113.9:99", "192.168.77.11:33"), Zone{})
-		putNAT(ae, ctaNATSrc, addr(publicAddr))
-		ae.Uint32(ctaTimeout, 600)
-		ae.Uint32(ctaStatus, uint32(StatusConfirmed|StatusSeenReply))
+	data := encode(func(m *encoder) {
+		putTuple(m, ctaTupleOrig, protocolGRE, tuple4("192.168.77.11:0", "203.0.113.9:99"), Zone{})
+		putTuple(m, ctaTupleReply, protocolGRE, tuple4("203.0.113.9:99", "192.168.77.11:33"), Zone{})
+		putNAT(m, ctaNATSrc, addr(publicAddr))
+		m.uint32(ctaTimeout, 600)
+		m.uint32(ctaStatus, uint32(StatusConfirmed|StatusSeenReply))
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	answers, err := c.transact(request(msgNew, netlink.Acknowledge|netlink.Create|netlink.Excl, data))
 	if err != nil || answers[0].err != nil {
 		t.Fatal(err, answers[0].err)

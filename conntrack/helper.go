@@ -164,41 +164,38 @@ func explainHelper(err error) error {
 
 // encodeHelper builds NFNL_MSG_CTHELPER_NEW. A policy is required; nothing ever expects a connection by it.
 func encodeHelper(name string) ([]byte, error) {
-	return encode(func(ae *netlink.AttributeEncoder) {
-		putHelper(ae, name)
-		ae.Uint32(helperQueue, 0)
-		ae.Nested(helperPolicy, func(ae *netlink.AttributeEncoder) error {
-			ae.Uint32(helperPolicyCount, 1)
-			ae.Nested(helperPolicyFirst, func(ae *netlink.AttributeEncoder) error {
-				ae.String(helperPolicyName, name)
-				ae.Uint32(helperPolicyMost, 1)
-				ae.Uint32(helperPolicyTimeout, 1)
-				return nil
+	return encode(func(m *encoder) {
+		putHelper(m, name)
+		m.uint32(helperQueue, 0)
+		m.nested(helperPolicy, func() {
+			m.uint32(helperPolicyCount, 1)
+			m.nested(helperPolicyFirst, func() {
+				m.text(helperPolicyName, name)
+				m.uint32(helperPolicyMost, 1)
+				m.uint32(helperPolicyTimeout, 1)
 			})
-			return nil
 		})
-		ae.Uint32(helperDataSize, 0)
-		ae.Uint32(helperStatus, helperDisabled)
-	})
+		m.uint32(helperDataSize, 0)
+		m.uint32(helperStatus, helperDisabled)
+	}), nil
 }
 
 // encodeHelperRemoval builds NFNL_MSG_CTHELPER_DEL.
 func encodeHelperRemoval(name string) ([]byte, error) {
-	return encode(func(ae *netlink.AttributeEncoder) { putHelper(ae, name) })
+	return encode(func(m *encoder) { putHelper(m, name) }), nil
 }
 
 // encodeHelperQuestion builds NFNL_MSG_CTHELPER_GET, by the name only: where the protocols are given too, the kernel
 // does not answer at all if there is no such helper.
 func encodeHelperQuestion(name string) ([]byte, error) {
-	return encode(func(ae *netlink.AttributeEncoder) { ae.String(helperName, name) })
+	return encode(func(m *encoder) { m.text(helperName, name) }), nil
 }
 
-func putHelper(ae *netlink.AttributeEncoder, name string) {
-	ae.String(helperName, name)
-	ae.Nested(helperTuple, func(ae *netlink.AttributeEncoder) error {
-		ae.Uint16(helperTupleNetwork, familyIPv4)
-		ae.Uint8(helperTupleProtocol, protocolTCP)
-		return nil
+func putHelper(m *encoder, name string) {
+	m.text(helperName, name)
+	m.nested(helperTuple, func() {
+		m.uint16(helperTupleNetwork, familyIPv4)
+		m.uint8(helperTupleProtocol, protocolTCP)
 	})
 }
 

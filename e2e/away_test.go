@@ -185,6 +185,7 @@ func TestAwayTakenAway(t *testing.T) {
 			server, legs := w.pairOfCalls()
 			connections, err := w.connections()
 			w.must(err)
+			w.daemonStatus() // when it answers, the guard has what the last segment was about
 			elements, err := w.Router.Elements(table, guardSet)
 			w.must(err)
 			w.silent(legs...)

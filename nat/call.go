@@ -39,16 +39,16 @@ func (s State) String() string {
 type Call struct {
 	ID         uint64 // counts up from 1, never used again
 	Connection *Connection
-	Direction  Direction
-	Initiator  Side        // the side that announced it
 	Ends       [2]*Mapping // by Side; nil while that side's Call ID is unknown
+	Since      time.Time   // when it was announced
+	Up         time.Time   // when it was established; zero if it never was
+	Over       time.Time   // when it ended
+	Reason     string      // why it ended, or why it is refused, in words
+	Note       any         // the caller's
+	Direction  Direction
+	Initiator  Side // the side that announced it
 	State      State
-	Since      time.Time // when it was announced
-	Up         time.Time // when it was established; zero if it never was
-	Over       time.Time // when it ended
-	Reason     string    // why it ended, or why it is refused, in words
-	Refused    bool      // by us, not by the other side
-	Note       any       // the caller's
+	Refused    bool // by us, not by the other side
 
 	kept  bool // by its connection, until its Call IDs are free
 	until Deadline

@@ -45,7 +45,7 @@ func (d *daemon) callEvent(e nat.Event) {
 	case news.CallEstablished:
 		d.bounded(slog.LevelInfo, callBurst, e.Kind.String(), d.callArgs(c)...)
 	case news.CallEnded, news.CallRefused:
-		d.record(c).ended = &s
+		c.Note = &s
 		args := append(d.callArgs(c), "duration", e.Time.Sub(c.Since).Round(time.Millisecond), "reason", c.Reason)
 		if s.Diagnosis != "" {
 			args = append(args, "diagnosis", s.Diagnosis)

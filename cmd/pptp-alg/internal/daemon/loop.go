@@ -70,6 +70,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		case c := <-reload:
 			d.reload(c)
 		}
+		_ = d.plane.guard() // says itself what is wrong
 		d.journal.flush(time.Now())
 		d.evidence.Flush()
 		if !begun.IsZero() {

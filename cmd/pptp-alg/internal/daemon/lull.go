@@ -54,5 +54,6 @@ func (d *daemon) quiet(now time.Time) {
 		return
 	}
 	l.waiting, l.segments = false, 0
+	d.alg.Shrink()
 	go giveBack() // the owner need not wait for it
 }

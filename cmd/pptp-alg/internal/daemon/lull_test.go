@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pptp-alg/alg"
 	"pptp-alg/nat"
 )
 
@@ -14,7 +15,8 @@ func TestLull(t *testing.T) {
 	given := make(chan struct{}, 10)
 	defer func(f func()) { giveBack = f }(giveBack)
 	giveBack = func() { given <- struct{}{} }
-	d := &daemon{table: nat.NewTable(nat.Config{First: 1, Last: 65535}, nil, rand.New(rand.NewPCG(1, 2)))}
+	table := nat.NewTable(nat.Config{First: 1, Last: 65535}, nil, rand.New(rand.NewPCG(1, 2)))
+	d := &daemon{table: table, alg: alg.New(alg.Config{}, table)}
 	now := time.Now()
 	expire := func(after time.Duration, want bool) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"pptp-alg/conntrack"
@@ -42,7 +43,9 @@ type plane struct {
 	// away reports whether an address of the path is not there, so that nothing
 	// may flow.
 	away   func(*nat.Path) bool
-	errors uint64 // requests that the kernel refused unexpectedly
+	// unguarded are mappings that are open, and not yet in the guard: see guard.
+	unguarded []*nat.Mapping
+	errors    uint64 // requests that the kernel refused unexpectedly
 	// carried is what flowed in mappings that are freed.
 	carried nat.Traffic
 }
@@ -84,29 +87,44 @@ func entryOf(m *nat.Mapping) conntrack.Entry {
 // conntrack takes each of them for the first. A packet that is earlier than the
 // entry has begun a flow of its own, which the entry finds in its way.
 func (p *plane) Open(m *nat.Mapping) error {
-	entry, guard := entryOf(m), guardOf(m)
 	if p.away(m.Path) {
 		return errAway
 	}
-	p.journal.opening(m)
-	if err := p.create(entry); err != nil {
+	if err := p.guard(); err != nil { // those before it could not be guarded
 		return err
 	}
-	err := p.rules.Add(guard)
+	p.journal.opening(m)
+	if err := p.create(entryOf(m)); err != nil {
+		return err
+	}
+	p.unguarded = append(p.unguarded, m)
+	p.fast.open(m)
+	return nil
+}
+
+// guard puts the tuples of mappings that were opened into the guard. What the guard is for, that no packet begins an
+// ordinary flow when an entry is gone for a moment or for good, comes later than an entry: so this has time until the
+// segment with the Call ID has gone on, and nobody waits for it. It comes before anything else is done with an entry.
+func (p *plane) guard() error {
+	if len(p.unguarded) == 0 {
+		return nil
+	}
+	calls := make([]rules.Call, 0, len(p.unguarded))
+	for _, m := range p.unguarded {
+		calls = append(calls, guardOf(m))
+	}
+	err := p.rules.Add(calls...)
 	if errors.Is(err, rules.ErrAbsent) {
 		if err = p.restore(); err == nil {
-			err = p.rules.Add(guard)
+			err = p.rules.Add(calls...)
 		}
 	}
 	if err != nil {
 		p.errors++
-		if e := p.ct.Delete(entry); e != nil && !errors.Is(e, conntrack.ErrNotFound) {
-			p.errors++
-			p.log.Warn("cannot delete the conntrack entry of a call that is not to be", "entry", entry.String(), "error", e)
-		}
+		p.limited("cannot guard the Call IDs of calls, will try again, and refuse others until then", "calls", len(calls), "error", err)
 		return err
 	}
-	p.fast.open(m)
+	p.unguarded = p.unguarded[:0]
 	return nil
 }
 
@@ -146,6 +164,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 	if p.away(m.Path) {
 		return nil
 	}
+	_ = p.guard() // says itself what is wrong
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	defer p.fast.open(m)
@@ -165,6 +184,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 
 // Close implements nat.DataPlane. The guard stays until Free.
 func (p *plane) Close(m *nat.Mapping) {
+	_ = p.guard()
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	e := entryOf(m)
@@ -180,6 +200,7 @@ func (p *plane) Close(m *nat.Mapping) {
 func (p *plane) Free(m *nat.Mapping) {
 	p.journal.mappingChanged(m)
 	p.carried = plus(p.carried, m.Past)
+	p.unguarded = slices.DeleteFunc(p.unguarded, func(u *nat.Mapping) bool { return u == m })
 	if err := p.rules.Delete(guardOf(m)); err != nil && !errors.Is(err, rules.ErrAbsent) {
 		p.errors++
 		p.log.Error("cannot take a Call ID from the guard set", "call", guardOf(m), "error", err)
@@ -202,6 +223,7 @@ func plus(a, b nat.Traffic) nat.Traffic {
 
 // Lost brings back an entry that somebody else removed.
 func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
+	_ = p.guard()
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	e := entryOf(m)

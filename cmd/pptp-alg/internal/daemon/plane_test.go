@@ -126,6 +126,7 @@ func TestKernelRefuses(t *testing.T) {
 			return len(list)
 		}
 		guards := func() int {
+			_ = d.plane.guard()
 			list, err := d.plane.rules.Calls()
 			if err != nil {
 				t.Error(err)
@@ -155,5 +156,80 @@ func TestKernelRefuses(t *testing.T) {
 		if again.Refused || entries() != 2 || guards() != 2 {
 			t.Errorf("the next call: %q, %d entries, %d guards", again.Reason, entries(), guards())
 		}
+	})
+}
+
+// A call's tuple goes under guard when the segment that told of it has gone on, at the latest before anything happens to its
+// entry; while that is refused, so are other calls. One that is over by then is not guarded after all.
+func TestGuardComesAfter(t *testing.T) {
+	inKernel(t, func(d *daemon) {
+		now := time.Now()
+		c := connected(t, d)
+		if c == nil {
+			return
+		}
+		guarded := func(want int, when string) {
+			t.Helper()
+			if list, err := d.plane.rules.Calls(); err != nil || len(list) != want {
+				t.Errorf("%s: %d in the guard instead of %d, %v", when, len(list), want, err)
+			}
+		}
+		call := func(id uint16) *nat.Mapping {
+			t.Helper()
+			call := c.Request(now, nat.Client, nat.Outgoing, id, nil)
+			if call.Refused {
+				t.Errorf("call %d: %s", id, call.Reason)
+			}
+			return call.End(nat.Client)
+		}
+		call(5)
+		guarded(0, "before the segment has gone on")
+		_ = d.plane.guard()
+		guarded(1, "afterwards")
+		for what, do := range map[string]func(*nat.Mapping){
+			"renewed":    func(m *nat.Mapping) { _ = d.plane.Renew(m) },
+			"lost":       func(m *nat.Mapping) { _ = d.plane.Lost(m, conntrack.Counters{}) },
+			"closed":     d.plane.Close,
+			"table gone": func(*nat.Mapping) { _ = d.plane.rules.Remove(); _ = d.plane.guard() },
+		} {
+			before, err := d.plane.rules.Calls()
+			if err != nil {
+				t.Error(err)
+			}
+			m := call(uint16(100 + len(what)))
+			if what == "lost" { // by somebody else
+				_ = d.plane.ct.Delete(entryOf(m))
+			}
+			want := len(before) + 1
+			if what == "table gone" {
+				want = 1 // the test's restore puts back no other
+			}
+			do(m)
+			guarded(want, what)
+			_ = d.plane.rules.Add(guardOf(m))
+		}
+
+		before, _ := d.plane.rules.Calls()
+		call(6)
+		works := d.plane.rules
+		broken, err := rules.Dial()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = broken.Close()
+		d.plane.rules = broken
+		if other := c.Request(now, nat.Client, nat.Outgoing, 7, nil); !other.Refused {
+			t.Error("a call was let in while one before it could not be guarded")
+		}
+		d.plane.rules = works
+		guarded(len(before), "while it is not possible")
+		again := call(8)
+		guarded(len(before)+1, "when it is again")
+		d.plane.Close(again)
+		over := call(9)
+		d.plane.Free(over)
+		_ = d.plane.guard()
+		guarded(len(before)+2, "when a call is over at once")
 	})
 }

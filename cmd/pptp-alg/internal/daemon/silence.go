@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/news"
@@ -12,20 +13,20 @@ import (
 // counters of the call's two entries know; they are read when the call has been up
 // for a while, and at its end.
 
-// record is what the daemon notes about a call. It is nat.Call.Note.
-type record struct {
-	look    nat.Deadline // at which the counters are read again
-	warning string
-	ended   *status.Call // as it was at its end
+// watched is what the daemon notes about a call that is up: its nat.Call.Note. That of one that has ended is a
+// *status.Call, as it was at its end.
+type watched struct {
+	look   nat.Deadline // at which the counters are read again
+	warned bool         // a side was silent when they were read last
 }
 
-func (d *daemon) record(c *nat.Call) *record {
-	r, _ := c.Note.(*record)
-	if r == nil {
-		r = new(record)
-		c.Note = r
+func (d *daemon) watched(c *nat.Call) *watched {
+	w, _ := c.Note.(*watched)
+	if w == nil {
+		w = new(watched)
+		c.Note = w
 	}
-	return r
+	return w
 }
 
 // A counter returns packets and bytes that flowed in a mapping, or nil where the
@@ -62,29 +63,42 @@ const lookAgain = time.Hour
 // then, they are read again until it is not, ever more rarely: after as long as the
 // call has been up. A router may have thousands of calls that nobody uses.
 func (d *daemon) watchGRE(now time.Time, c *nat.Call) {
-	r := d.record(c)
+	w := d.watched(c)
 	after := max(d.config.Timeouts.Silence, min(now.Sub(c.Up), lookAgain))
-	d.table.Schedule(&r.look, now.Add(after), func(now time.Time) {
+	d.table.Schedule(&w.look, now.Add(after), func(now time.Time) {
 		if c.State != nat.Established {
 			return
 		}
-		s := d.call(now, c, d.counted)
-		kind := news.CallWarning
-		switch {
-		case s.Warning == "" && r.warning == "":
+		w := d.watched(c)
+		if w.warned && d.silent(c) { // as before
+			d.watchGRE(now, c)
 			return
-		case s.Warning == "":
+		}
+		s := d.call(now, c, d.counted)
+		kind, silent := news.CallWarning, s.Warning != ""
+		switch {
+		case silent == w.warned:
+		case silent:
+			d.limited("call without GRE", append(d.callArgs(c), "warning", s.Warning)...)
+		default:
 			kind = news.CallRecovered
 			d.log.Info("GRE flows both ways now", d.callArgs(c)...)
-		case r.warning == "":
-			d.limited("call without GRE", append(d.callArgs(c), "warning", s.Warning)...)
 		}
-		if (s.Warning == "") != (r.warning == "") {
+		if silent != w.warned {
 			d.news.Publish(news.Event{Time: now, Kind: kind, Call: &s})
 			d.witness(now, kind, c, &s)
 		}
-		if r.warning = s.Warning; r.warning != "" {
+		if w.warned = silent; silent {
 			d.watchGRE(now, c)
 		}
+	})
+}
+
+// silent reports whether a side has not sent anything. A router with thousands of calls that nobody uses asks itself this
+// thousands of times, and describing each would leave much for the collector.
+func (d *daemon) silent(c *nat.Call) bool {
+	return slices.ContainsFunc(c.Ends[:], func(m *nat.Mapping) bool {
+		packets, _ := d.counted(m)
+		return packets != nil && *packets == 0
 	})
 }

@@ -65,8 +65,8 @@ func (d *daemon) snapshotCalls() snapshot {
 		}
 	})
 	for _, c := range d.table.Ended() {
-		if r := d.record(c); r.ended != nil {
-			s.status.Ended = append(s.status.Ended, *r.ended)
+		if ended, ok := c.Note.(*status.Call); ok {
+			s.status.Ended = append(s.status.Ended, *ended)
 		}
 	}
 	s.status.Connections = make([]status.Connection, 0, d.alg.Len())

@@ -262,7 +262,7 @@ func (t *takeover) restoreCall(r callState) {
 	switch {
 	case !call.Live():
 		s := t.call(t.now, call, past)
-		t.record(call).ended = &s
+		call.Note = &s
 	case call.State == nat.Established && call.Up.Add(t.config.Timeouts.Silence).After(t.now):
 		t.watchGRE(call.Up, call)
 	}
