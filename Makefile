@@ -23,7 +23,7 @@ REPRODUCED = amd64 mips
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build test-fast-path install packages packages-check demo test test-vm test-vm-quick test-vm-all race vet fuzz bench bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build test-fast-path install packages packages-check demo test test-vm test-vm-quick test-vm-all race vet fuzz bench bench-once bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -98,18 +98,21 @@ fuzz: ## every fuzz target for FUZZTIME
 # BENCH=once measures everything once with small numbers, to see that it works, and keeps
 # nothing; BENCH='-only data' measures one part.
 BENCH ?=
-bench: build ## throughput, latency, calls a second, memory, against the kernel's own PPTP helper; writes bench/results and the tables of the documents (some ten minutes)
+bench: build ## throughput, latency, calls a second, memory, against the kernel's own PPTP helper; writes bench/results and the tables of the documents (some twenty minutes on a quiet machine)
 	$(GO) build -o bin/pptp-bench ./cmd/pptp-bench
 	bin/pptp-bench -program bin/pptp-alg $(patsubst once,-once,$(BENCH))
+
+bench-once: ## every benchmark once, to see that it works
+	$(GO) test -vet=off -run '^$$' -bench . -benchtime 1x ./...
+	$(MAKE) bench BENCH=once
 
 bench-docs: ## tables and curves again, from bench/results as they are
 	$(GO) run ./cmd/pptp-bench -docs
 
-# BENCHFLAGS='-benchtime 1x' runs every benchmark once and compares nothing.
 bench-core: ## nanoseconds and allocations of the core, compared with bench/results/core.txt
 	@mkdir -p bin
-	$(GO) test -run '^$$' -bench . -benchmem $(or $(BENCHFLAGS),-count 6) ./alg ./nat > bin/core.txt || { cat bin/core.txt; exit 1; }
-	$(if $(BENCHFLAGS),cat bin/core.txt,$(GO) run $(BENCHSTAT) bench/results/core.txt bin/core.txt)
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./alg ./nat > bin/core.txt || { cat bin/core.txt; exit 1; }
+	$(GO) run $(BENCHSTAT) bench/results/core.txt bin/core.txt
 
 bench-core-baseline: ## what bench-core compares with, anew
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./alg ./nat > bench/results/core.txt

@@ -45,7 +45,7 @@ type Plan struct {
 	Builds int // how many architectures
 }
 
-// Full is the whole measurement, some ten minutes.
+// Full is the whole measurement, some twenty minutes on a quiet machine.
 func Full() Plan {
 	return Plan{
 		Calls: []int{1, 10, 100, 1_000, 4_000, 10_000, 50_000}, Helper: 10_000, Rounds: 15, Turn: 100 * time.Millisecond, Payload: 100, Large: 1400,
