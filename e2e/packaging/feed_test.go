@@ -143,6 +143,25 @@ func TestFeed(t *testing.T) {
 	if got, want := f.output(".", filepath.Join(f.top, "pptp-alg/usr/sbin/pptp-alg"), "version"), "pptp-alg "+version+" (commit "+commit+" of 20"; !strings.HasPrefix(got, want) {
 		t.Errorf("the program says %q, want %q", got, want)
 	}
+	if err := os.Mkdir(filepath.Join(f.top, "run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.tried(); !strings.Contains(got, `fast_path = "on"`) || !strings.Contains(got, "ports = [1723]") {
+		t.Errorf("the settings that are shown in /etc/config/pptp-alg make\n%s", got)
+	}
+}
+
+// tried translates the settings that are installed, those in comments too, and has the installed program read them.
+func (f feed) tried() string {
+	f.Helper()
+	root := filepath.Join(f.top, "pptp-alg")
+	uci := strings.NewReplacer("\n#\t", "\n\t", "\n#config", "\nconfig").Replace(f.read(filepath.Join(root, "etc/config/pptp-alg")))
+	for name, text := range map[string]string{"pptp-alg": uci, "functions.sh": functions} {
+		if err := os.WriteFile(filepath.Join(f.top, "run", name), []byte(text), 0o600); err != nil {
+			f.Fatal(err)
+		}
+	}
+	return f.output(filepath.Join(f.top, "run"), "sh", "-ec", `. ./functions.sh; . "$0/usr/share/pptp-alg/settings.sh"; settings >settings.toml; exec "$0/usr/sbin/pptp-alg" config --config settings.toml`, root)
 }
 
 func TestFeedLuCI(t *testing.T) {
