@@ -42,7 +42,7 @@ type plane struct {
 	live func(conntrack.GRE, conntrack.Zone) bool
 	// away reports whether an address of the path is not there, so that nothing
 	// may flow.
-	away   func(*nat.Path) bool
+	away func(*nat.Path) bool
 	// unguarded are mappings that are open, and not yet in the guard: see guard.
 	unguarded []*nat.Mapping
 	errors    uint64 // requests that the kernel refused unexpectedly
