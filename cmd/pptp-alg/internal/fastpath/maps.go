@@ -42,6 +42,7 @@ type stateValue struct{ Generation, Mask uint32 }
 
 type sightRecord struct {
 	Leaves                          tupleKey
+	_                               [4]byte
 	Generation, Arrived, Link, Mark uint32
 	Next                            [6]byte
 	_                               [2]byte
@@ -60,7 +61,7 @@ var (
 	_ = [1]struct{}{}[tupleSize-12]
 	_ = [1]struct{}{}[callSize-64]
 	_ = [1]struct{}{}[otherSize-80]
-	_ = [1]struct{}{}[sightSize-36]
+	_ = [1]struct{}{}[sightSize-40]
 )
 
 func network(n uint16) [2]byte { return [2]byte{byte(n >> 8), byte(n)} }

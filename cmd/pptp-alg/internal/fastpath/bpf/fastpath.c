@@ -17,9 +17,20 @@
 // What is in network byte order is compared with constants in it: nothing is turned around per packet but lengths.
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NET16(x) ((__u16)((((x) & 0xff) << 8) | (((x) >> 8) & 0xff)))
+#define FIRST(pair) ((__u32)(pair))
+#define SECOND(pair) ((__u32)((pair) >> 32))
+#define PAIR(a, b) ((__u64)(a) | (__u64)(b) << 32)
+#define HALVES(a, b) ((__u32)(a) | (__u32)(b) << 16)
 #else
 #define NET16(x) ((__u16)(x))
+#define FIRST(pair) ((__u32)((pair) >> 32))
+#define SECOND(pair) ((__u32)(pair))
+#define PAIR(a, b) ((__u64)(a) << 32 | (__u64)(b))
+#define HALVES(a, b) ((__u32)(a) << 16 | (__u32)(b))
 #endif
+
+// What is put together on the stack is written in words of 64 bits, made with PAIR: before Linux 6.8 the verifier takes the second
+// smaller write to one for the damage of a pointer, where the process has not got CAP_PERFMON.
 
 static void *(*lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*redirect)(__u32 link, __u64 flags) = (void *)BPF_FUNC_redirect;
@@ -35,13 +46,11 @@ static long (*tail_call)(void *ctx, void *programs, __u32 index) = (void *)BPF_F
 // The maps are made by the loader (maps.go), which puts them where these names are used.
 extern char places, calls, watched, state, sights, programs;
 
-// tuple tells calls apart, in network byte order. Addresses are in halves, since the headers of packets without an Ethernet
-// header are aligned to two bytes only.
+// tuple tells calls apart, in network byte order. The first 12 bytes are the key of calls and of watched.
 struct tuple {
-	__u16 src[2], dst[2];
-	__u16 call_id;
-	__u16 zero;
-} __attribute__((aligned(4)));
+	__u64 addresses;	// source, destination
+	__u64 id;		// Call ID, and zeros
+};
 
 // call is how the packets of a tuple leave. Addresses and Call ID are in network byte order. It fills a cache line.
 struct call {
@@ -49,7 +58,8 @@ struct call {
 	__u32 arrives;		// at this link; packets of others are passed on
 	__u32 link;		// by which they leave
 	__u32 mark;		// that packets have on the ordinary path
-	struct tuple is;	// whose it is
+	__u64 addresses;	// of the tuple whose it is
+	__u32 id;
 	__u16 src[2], dst[2];
 	__u16 call_id;
 	__u16 mtu;		// bytes with the IP header
@@ -82,12 +92,9 @@ struct state {
 // sight tells that a packet left the router which conntrack has carried. Addresses and Call ID as it left.
 struct sight {
 	struct tuple leaves;
-	__u32 generation;
-	__u32 arrived;
-	__u32 link;
-	__u32 mark;
-	__u16 next[3];		// Ethernet address that it went to, where the link is Ethernet
-	__u16 zero;
+	__u64 generation_arrived;	// the link by which it arrived
+	__u64 link_mark;		// the link by which it left
+	__u64 next;			// Ethernet address that it went to, where the link is Ethernet, and zeros
 };
 
 // Words of 16 bits in the headers.
@@ -118,16 +125,14 @@ INLINE const struct state *current(void)
 // place_of says in which place a tuple's call may be; see the same in places.go.
 INLINE __u32 place_of(const struct tuple *t, __u32 mask)
 {
-	const __u32 *w = (const __u32 *)t;
-	__u32 h = (w[0] ^ w[2] * 0x9e3779b1) * 0x85ebca6b;
-	h = ((h ^ h >> 15) + w[1]) * 0xc2b2ae35;
+	__u32 h = (FIRST(t->addresses) ^ FIRST(t->id) * 0x9e3779b1) * 0x85ebca6b;
+	h = ((h ^ h >> 15) + SECOND(t->addresses)) * 0xc2b2ae35;
 	return (h ^ h >> 16) & mask;
 }
 
 INLINE int works(const struct call *c, const struct tuple *t, __u32 now)
 {
-	const __u32 *a = (const __u32 *)&c->is, *b = (const __u32 *)t;
-	return c->generation == now && a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+	return c->generation == now && c->addresses == t->addresses && c->id == FIRST(t->id);
 }
 
 // enhanced reports whether this is an unfragmented enhanced GRE packet without IP options.
@@ -139,12 +144,8 @@ INLINE int enhanced(const __u16 *w)
 
 INLINE void arrives_as(struct tuple *t, const __u16 *w)
 {
-	t->src[0] = w[SRC];
-	t->src[1] = w[SRC + 1];
-	t->dst[0] = w[DST];
-	t->dst[1] = w[DST + 1];
-	t->call_id = w[CALL_ID];
-	t->zero = 0;
+	t->addresses = PAIR(HALVES(w[SRC], w[SRC + 1]), HALVES(w[DST], w[DST + 1]));
+	t->id = PAIR(HALVES(w[CALL_ID], 0), 0);
 }
 
 // by_tos is the priority that the kernel gives a packet that it forwards.
@@ -186,15 +187,18 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 	struct place *p = lookup(&places, &i);
 	if (!p)
 		return TC_ACT_UNSPEC;
-	struct other *o = 0;
+	__u64 hop[3] = {}; // struct bpf_redir_neigh: a family, an address
 	struct call *c = &p->call[0];
 	if (!works(c, &t, now)) {
 		c = &p->call[1];
 		if (!works(c, &t, now)) {
-			o = lookup(&calls, &t);
+			struct other *o = lookup(&calls, &t);
 			if (!o || o->call.generation != now)
 				return TC_ACT_UNSPEC;
 			c = &o->call;
+			hop[0] = PAIR(AF_INET6, o->hop6[0]);
+			hop[1] = PAIR(o->hop6[1], o->hop6[2]);
+			hop[2] = PAIR(o->hop6[3], 0);
 		}
 	}
 	if (c->arrives != skb->ifindex)
@@ -216,9 +220,9 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 			return TC_ACT_UNSPEC;
 		w = data + link;
 	}
-	if (c->call_id != t.call_id) // the rest sums up to what it did: the header has a checksum
-		csum_update(skb, (__u32)not16(t.call_id) + c->call_id);
-	sum += not16(t.src[0]) + not16(t.src[1]) + not16(t.dst[0]) + not16(t.dst[1]) + not16(NET16(0x100));
+	if (c->call_id != w[CALL_ID]) // the rest sums up to what it did: the header has a checksum
+		csum_update(skb, (__u32)not16(w[CALL_ID]) + c->call_id);
+	sum += not16(w[SRC]) + not16(w[SRC + 1]) + not16(w[DST]) + not16(w[DST + 1]) + not16(NET16(0x100));
 	sum += c->src[0] + c->src[1] + c->dst[0] + c->dst[1];
 	w[TTL] -= NET16(0x100);
 	w[CHECK] = ~fold(sum);
@@ -236,15 +240,9 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 		return redirect(c->link, 0);
 	if (!link && change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT; // no memory
-	struct bpf_redir_neigh hop;
-	__builtin_memset(&hop, 0, sizeof(hop)); // all of it: without CAP_PERFMON the verifier insists
-	hop.nh_family = AF_INET;
-	hop.ipv4_nh = c->hop;
-	if (o && !c->hop) {
-		hop.nh_family = AF_INET6;
-		__builtin_memcpy(hop.ipv6_nh, o->hop6, sizeof(hop.ipv6_nh));
-	}
-	return redirect_neigh(c->link, &hop, sizeof(hop), 0);
+	if (c->hop)
+		hop[0] = PAIR(AF_INET, c->hop);
+	return redirect_neigh(c->link, (void *)hop, sizeof(struct bpf_redir_neigh), 0);
 }
 
 // Ingress of devices whose packets have an Ethernet header, and of those whose packets begin with IP (PPP, tun).
@@ -265,13 +263,12 @@ SECTION("pptp/watch") int watch(struct __sk_buff *skb)
 	const struct state *c = current();
 	if (!seen || !c || !c->generation || *seen == c->generation)
 		return TC_ACT_UNSPEC;
-	s.generation = c->generation;
-	s.arrived = skb->ingress_ifindex;
-	s.link = skb->ifindex;
-	s.mark = skb->mark;
-	load_relative(skb, 0, s.next, sizeof(s.next), BPF_HDR_START_MAC);
+	__u32 now = c->generation;
+	s.generation_arrived = PAIR(now, skb->ingress_ifindex);
+	s.link_mark = PAIR(skb->ifindex, skb->mark);
+	load_relative(skb, 0, &s.next, ETH_ALEN, BPF_HDR_START_MAC);
 	if (!ringbuf_output(&sights, &s, sizeof(s), 0)) // full: the next packet tells it
-		*seen = s.generation;
+		*seen = now;
 	return TC_ACT_UNSPEC;
 }
 
