@@ -28,11 +28,13 @@ func (p *Path) Carry(link int, bare bool) error {
 // Keep takes away what Carry attached to other links than these.
 func (p *Path) Keep(links []int) error { return p.keep(links, false) }
 
-// Watch has packets seen that leave by these links, and by no others.
+// Watch has packets seen that leave by these links, and by no others. It is no error that one is gone by now.
 func (p *Path) Watch(links []int) error {
 	err := p.keep(links, true)
 	for _, l := range links {
-		err = errors.Join(err, p.attach(point{l, true}, "watch"))
+		if e := p.attach(point{l, true}, "watch"); !errors.Is(e, unix.ENODEV) {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }

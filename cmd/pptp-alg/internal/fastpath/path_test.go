@@ -489,7 +489,7 @@ func TestDeviceGone(t *testing.T) {
 			if err := netlink.LinkDel(again); err != nil {
 				return err
 			}
-			return errors.Join(p.Keep(nil), p.Watch(nil))
+			return errors.Join(p.Keep(nil), p.Watch([]int{l.in}), p.Watch(nil))
 		})
 	})
 }
