@@ -54,7 +54,7 @@ test-fast-path: build ## the scenarios that the fast path could change, with the
 	PPTP_ALG_FAST_PATH=on PPTP_ALG_BIN=$(CURDIR)/bin/pptp-alg $(GO) test -count=1 -timeout 15m ./e2e -run '$(FASTPATH)'
 	$(GO) vet -tags nofastpath ./cmd/pptp-alg/...
 
-test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (some 20 minutes on two processors)
+test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 and 6.12 in emulated machines (half an hour or more on two processors)
 	e2e/vm/test
 
 test-vm-quick: ## of that, whether the packages work there, and two real clients, with and without the fast path (some six minutes)
