@@ -244,6 +244,18 @@ func TestOwnFilters(t *testing.T) {
 	l.refused(back, "up1 has a tc filter (bpf)")
 	l.changed("their end", take)
 	l.found(back, "lan", client, 1500)
+
+	// Somebody else takes ours away: whoever put them there believes that they are.
+	l.w.Ours(1)
+	put, take = filters(FilterPrefix)
+	for what, do := range map[string]func(){"the end of our filters": take, "the end of the qdisc": func() { l.tc("qdisc del dev up1 clsact") }} {
+		_ = l.try("tc", "qdisc", "add", "dev", "up1", "clsact")
+		put()
+		l.settle()
+		l.found(back, "lan", client, 1500)
+		l.changed(what, do)
+		l.found(back, "lan", client, 1500)
+	}
 }
 
 func TestBridgeFilteredAtItsPorts(t *testing.T) {
