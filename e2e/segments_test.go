@@ -280,9 +280,13 @@ func TestRawEnds(t *testing.T) {
 	})
 	t.Run("RST in a message", func(t *testing.T) {
 		p := rawWorld(t, raw.Options{})
-		p.call(crowdedID, 800)
+		told, _ := p.call(crowdedID, 800)
 		p.status(2)
-		p.deliver(&p.up, request(crowdedID + 1)[:40])
+		id := uint16(crowdedID + 1)
+		if id == told {
+			id++ // this one is told as it is, and as much of a message as there is can be compared
+		}
+		p.deliver(&p.up, request(id)[:40])
 		p.must(p.up.from.Reset())
 		p.must(p.up.to.WaitEnd(p.ctx))
 		p.status(1)
