@@ -63,6 +63,7 @@ type daemon struct {
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
 	lull        lull
+	again       nat.Deadline       // when calls are guarded that could not be
 	overdone    atomic.Uint64      // segments dropped because their client had too many waiting
 	tally       tally              // of what segments cost
 	volumes     map[string]*volume // of messages about packets

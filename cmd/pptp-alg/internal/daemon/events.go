@@ -45,6 +45,9 @@ func (d *daemon) callEvent(e nat.Event) {
 	case news.CallEstablished:
 		d.bounded(slog.LevelInfo, callBurst, e.Kind.String(), d.callArgs(c)...)
 	case news.CallEnded, news.CallRefused:
+		if w, ok := c.Note.(*watched); ok {
+			w.look.Clear()
+		}
 		c.Note = &s
 		args := append(d.callArgs(c), "duration", e.Time.Sub(c.Since).Round(time.Millisecond), "reason", c.Reason)
 		if s.Diagnosis != "" {

@@ -99,7 +99,7 @@ func (j *journal) putPlaces(c *coder) {
 			j.file.Delete(p.key())
 		}
 	}
-	clear(j.places)
+	j.places = emptied(j.places)
 }
 
 // flush writes down everything that has changed.
@@ -142,17 +142,20 @@ func (j *journal) flush(now time.Time) {
 	j.forget()
 }
 
-// forget forgets what has changed. Maps that have held much are let go: they keep their size, and clearing
-// them would cost that with every segment to come.
+// forget forgets what has changed.
 func (j *journal) forget() {
+	j.places, j.calls, j.connections = emptied(j.places), emptied(j.calls), emptied(j.connections)
+}
+
+// emptied is the map without what is in it. One that has held much is let go: it keeps its size, and clearing it would cost
+// that with every segment to come.
+func emptied[K comparable](m map[K]struct{}) map[K]struct{} {
 	const much = 256
-	if most := max(len(j.places), len(j.calls), len(j.connections)); j.places == nil || most > much {
-		j.places, j.calls, j.connections = map[place]struct{}{}, map[*nat.Call]struct{}{}, map[*alg.Connection]struct{}{}
-		return
+	if m == nil || len(m) > much {
+		return map[K]struct{}{}
 	}
-	clear(j.places)
-	clear(j.calls)
-	clear(j.connections)
+	clear(m)
+	return m
 }
 
 // wrote takes note of what became of a write.

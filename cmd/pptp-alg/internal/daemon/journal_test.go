@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"testing"
 
+	"pptp-alg/cmd/pptp-alg/internal/state"
 	"pptp-alg/nat"
 )
 
@@ -18,12 +19,17 @@ func TestForget(t *testing.T) {
 	}
 	j := newJournal(nil)
 	before := heap()
-	for range 100_000 {
+	j.table = nat.NewTable(nat.Config{}, nil, nil)
+	for i := range 100_000 {
 		j.callChanged(new(nat.Call))
+		j.places[place{greKey{callID: uint16(i)}, uint16(i >> 16)}] = struct{}{}
 	}
+	j.file = &state.Journal{}
+	j.putPlaces(&coder{})
+	j.file = nil // what it would write is not looked at here
 	j.forget()
-	if len(j.calls) > 0 {
-		t.Errorf("%d calls are not forgotten", len(j.calls))
+	if len(j.calls)+len(j.places) > 0 {
+		t.Errorf("%d calls and %d places are not forgotten", len(j.calls), len(j.places))
 	}
 	if took := heap() - before; took > 200_000 {
 		t.Errorf("%d bytes stay", took)

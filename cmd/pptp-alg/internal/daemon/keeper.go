@@ -144,7 +144,7 @@ func (k *keeper) pause() time.Duration {
 func (d *daemon) checkTable(now time.Time) {
 	k := &d.keeper
 	defer func(began time.Time) { k.took.Store(int64(time.Since(began))) }(time.Now())
-	_ = d.plane.guard() // so that what is missing is so for another reason
+	d.plane.catchUp() // so that what is missing is so for another reason
 	guard := d.guard()
 	damage, err := d.plane.rules.Diff(d.ruleset)
 	if err == nil && len(damage) == 0 {

@@ -70,7 +70,10 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 		case c := <-reload:
 			d.reload(c)
 		}
-		_ = d.plane.guard() // says itself what is wrong
+		d.plane.catchUp()
+		if len(d.plane.unguarded) > 0 { // the turn that this begins tries again
+			d.table.Schedule(&d.again, d.plane.behind, func(time.Time) {})
+		}
 		d.journal.flush(time.Now())
 		d.evidence.Flush()
 		if !begun.IsZero() {

@@ -45,7 +45,8 @@ type plane struct {
 	away func(*nat.Path) bool
 	// unguarded are mappings that are open, and not yet in the guard: see guard.
 	unguarded []*nat.Mapping
-	errors    uint64 // requests that the kernel refused unexpectedly
+	behind    time.Time // when it is tried again after a failure
+	errors    uint64    // requests that the kernel refused unexpectedly
 	// carried is what flowed in mappings that are freed.
 	carried nat.Traffic
 }
@@ -106,6 +107,27 @@ func (p *plane) Open(m *nat.Mapping) error {
 // ordinary flow when an entry is gone for a moment or for good, comes later than an entry: so this has time until the
 // segment with the Call ID has gone on, and nobody waits for it. It comes before anything else is done with an entry.
 func (p *plane) guard() error {
+	err := p.addToGuard()
+	if errors.Is(err, rules.ErrAbsent) {
+		if err = p.restore(); err == nil {
+			err = p.addToGuard()
+		}
+	}
+	return p.guarded(err)
+}
+
+// guardPause is how long what could not be guarded stays so, unless there is another call.
+const guardPause = time.Second
+
+// catchUp is guard when no call waits for it. It leaves a table that is gone to its keeper, and after a failure the kernel alone
+// for guardPause.
+func (p *plane) catchUp() {
+	if !time.Now().Before(p.behind) {
+		_ = p.guarded(p.addToGuard()) // says itself what is wrong
+	}
+}
+
+func (p *plane) addToGuard() error {
 	if len(p.unguarded) == 0 {
 		return nil
 	}
@@ -113,18 +135,18 @@ func (p *plane) guard() error {
 	for _, m := range p.unguarded {
 		calls = append(calls, guardOf(m))
 	}
-	err := p.rules.Add(calls...)
-	if errors.Is(err, rules.ErrAbsent) {
-		if err = p.restore(); err == nil {
-			err = p.rules.Add(calls...)
-		}
-	}
+	return p.rules.Add(calls...)
+}
+
+// guarded notes what became of it.
+func (p *plane) guarded(err error) error {
 	if err != nil {
 		p.errors++
-		p.limited("cannot guard the Call IDs of calls, will try again, and refuse others until then", "calls", len(calls), "error", err)
+		p.behind = time.Now().Add(guardPause)
+		p.limited("cannot guard the Call IDs of calls, will try again, and refuse others until then", "calls", len(p.unguarded), "error", err)
 		return err
 	}
-	p.unguarded = p.unguarded[:0]
+	p.unguarded, p.behind = p.unguarded[:0], time.Time{}
 	return nil
 }
 
@@ -164,7 +186,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 	if p.away(m.Path) {
 		return nil
 	}
-	_ = p.guard() // says itself what is wrong
+	p.catchUp()
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	defer p.fast.open(m)
@@ -184,7 +206,7 @@ func (p *plane) Renew(m *nat.Mapping) error {
 
 // Close implements nat.DataPlane. The guard stays until Free.
 func (p *plane) Close(m *nat.Mapping) {
-	_ = p.guard()
+	p.catchUp()
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	e := entryOf(m)
@@ -223,7 +245,7 @@ func plus(a, b nat.Traffic) nat.Traffic {
 
 // Lost brings back an entry that somebody else removed.
 func (p *plane) Lost(m *nat.Mapping, last conntrack.Counters) error {
-	_ = p.guard()
+	p.catchUp()
 	p.journal.mappingChanged(m)
 	p.fast.closed(m)
 	e := entryOf(m)

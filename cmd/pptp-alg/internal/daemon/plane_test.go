@@ -224,8 +224,13 @@ func TestGuardComesAfter(t *testing.T) {
 		}
 		d.plane.rules = works
 		guarded(len(before), "while it is not possible")
+		d.plane.catchUp()
+		guarded(len(before), "soon after it was not")
+		d.plane.behind = time.Now()
+		d.plane.catchUp()
+		guarded(len(before)+1, "when it is time to try again")
 		again := call(8)
-		guarded(len(before)+1, "when it is again")
+		guarded(len(before)+1, "when it is possible again")
 		d.plane.Close(again)
 		over := call(9)
 		d.plane.Free(over)

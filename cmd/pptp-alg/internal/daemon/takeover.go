@@ -409,7 +409,7 @@ func (t *takeover) mend() error {
 	if len(t.mappings)+len(t.connections)+t.strangers == 0 {
 		return nil
 	}
-	t.busy(t.now, len(t.mappings))
+	t.busy(t.now, lullSegments) // however few: the heap was let grow
 	t.log.Info("took over the calls of the last daemon", "calls", t.table.Len(), "up", up, "control connections", t.alg.Len(),
 		"entries made again", made, "entries dropped", swept, "entries of unknown calls", t.strangers,
 		"records passed over", t.refused, "took", time.Since(t.now).Round(time.Millisecond))

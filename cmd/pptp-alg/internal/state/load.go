@@ -23,6 +23,8 @@ const (
 
 	// changeSize is how many bytes a change has, by and large.
 	changeSize = 64
+	// mostAtOnce is for how many changes there is room from the beginning.
+	mostAtOnce = 1 << 17
 
 	// maxFile bounds what Load reads. 100,000 calls have about 30 MB.
 	maxFile = 512 << 20
@@ -140,7 +142,7 @@ func Parse(b []byte, identity string, each func(key, value []byte)) (Report, err
 		return Report{Ignored: ignored, Damaged: damaged}, nil
 	}
 	type record struct{ key, value []byte }
-	about := len(rest) / changeSize
+	about := min(len(rest)/changeSize, mostAtOnce) // most of a journal may be of what is over
 	records := make([]record, 0, about)
 	index := make(map[string]int, about)
 	for {
