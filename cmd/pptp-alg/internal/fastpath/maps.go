@@ -26,11 +26,8 @@ type callValue struct {
 	Packets, Bytes                  uint64
 }
 
-// Bits of callValue.Flags.
-const (
-	leavesBare = 1
-	resting    = 2 // not for the programs: a place that nobody may have yet
-)
+// leavesBare is a bit of callValue.Flags.
+const leavesBare = 1
 
 // otherValue is a value of the hash table.
 type otherValue struct {

@@ -16,8 +16,8 @@ import (
 // can be in one pair only; where both halves are taken, it is put into the hash table instead.
 //
 // A call is written while its generation is 0, which no program uses, and works from when that is written, last. The
-// place of one that was taken away rests before another one gets it: a program may have found the old one right before, and
-// would see the half of each. For the same reason nothing but its counters is changed while it works.
+// place of one that was taken away rests before another one gets it, with all that was in it: a program may have found it right
+// before, and is not done with its packet. For the same reason nothing but its counters is changed while it works.
 type places struct {
 	fd    int
 	pages []byte
@@ -66,12 +66,12 @@ func (p *places) pair(k tupleKey) *[2]callValue {
 // free returns a place for a tuple; nil: there is none.
 func (p *places) free(k tupleKey, now time.Time) *callValue {
 	for len(p.rest) > 0 && !now.Before(p.rest[0].until) {
-		p.rest[0].call.Flags = 0
+		*p.rest[0].call = callValue{}
 		p.rest = p.rest[1:]
 	}
 	pair := p.pair(k)
 	for i := range pair {
-		if c := &pair[i]; c.Is == (tupleKey{}) && c.Flags&resting == 0 {
+		if c := &pair[i]; c.Is == (tupleKey{}) {
 			return c
 		}
 	}
@@ -80,19 +80,20 @@ func (p *places) free(k tupleKey, now time.Time) *callValue {
 
 // set writes a call into a place, and counts on from there.
 func (c *callValue) set(v callValue) {
-	atomic.StoreUint32(&c.Generation, 0)
+	c.stop()
 	c.Arrives, c.Link, c.Mark, c.MTU, c.Flags = v.Arrives, v.Link, v.Mark, v.MTU, v.Flags
 	c.Is, c.Src, c.Dst, c.CallID, c.Hop = v.Is, v.Src, v.Dst, v.CallID, v.Hop
 	atomic.StoreUint32(&c.Generation, v.Generation)
 }
 
-// take ends what is carried there, and returns what was.
+// stop ends what is carried there.
+func (c *callValue) stop() { atomic.StoreUint32(&c.Generation, 0) }
+
+// take ends what is carried there, and returns what was. A packet that a program has at this moment may be missing.
 func (p *places) take(c *callValue, now time.Time) Traffic {
-	atomic.StoreUint32(&c.Generation, 0)
-	t := c.traffic()
-	*c = callValue{Flags: resting}
+	c.stop()
 	p.rest = append(p.rest, leaving{c, now.Add(placeRest)})
-	return t
+	return c.traffic()
 }
 
 // traffic reads counters that programs are at. On machines of 32 bits they may be at the other half.

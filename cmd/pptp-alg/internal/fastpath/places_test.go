@@ -131,3 +131,29 @@ func TestNextHopOfIPv6(t *testing.T) {
 		}
 	}
 }
+
+// A program may be at a place that is taken away. Until the rest is over it finds there what it found before; what it counts then
+// is not counted for the next call.
+func TestPlaceUnderAProgram(t *testing.T) {
+	p := newLab(t).open(Options{})
+	now := time.Now()
+	v := Call{Generation: 1, Arrives: 2, Leaves: leaves, Link: 3, Gateway: outerAddr, MTU: 1500, Mark: 4}.encode(arrives).callValue
+	place := p.places.free(v.Is, now)
+	place.set(v)
+	place.Packets, place.Bytes = 5, 600
+	if got := p.places.take(place, now); got != (Traffic{5, 600}) {
+		t.Errorf("taken with %+v", got)
+	}
+	want := v
+	want.Generation, want.Packets, want.Bytes = 0, 5, 600
+	if *place != want {
+		t.Errorf("the program finds\n%+v, not\n%+v", *place, want)
+	}
+	place.Packets, place.Bytes = 6, 700
+	for p.places.free(v.Is, now) != nil {
+		p.places.free(v.Is, now).set(v)
+	}
+	if got := p.places.free(v.Is, now.Add(placeRest)); got != place || *got != (callValue{}) {
+		t.Errorf("the next call in the place %p begins in %p with %+v", place, got, got)
+	}
+}
