@@ -236,7 +236,9 @@ func (f *fastPath) closed(m *nat.Mapping) {
 	delete(f.lanes, m)
 	if l.carried != 0 {
 		t, err := f.path.Take(l.arrives)
-		f.failed(err)
+		if f.failed(err); err != nil { // its packets must not be carried any longer than its conntrack entry is there
+			f.halt(time.Now(), "a call could not be taken from it")
+		}
 		m.Past.Packets += t.Packets
 		m.Past.Bytes += t.Bytes
 	}

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,26 @@ func TestFastPathTrouble(t *testing.T) {
 		}
 		if f.pause != lastHalt {
 			t.Errorf("at last it is tried again after %v", f.pause)
+		}
+	})
+}
+
+// A call that can't be taken from the programs is carried no longer all the same: nothing is any more, and where the programs
+// can't be told that, they are taken away.
+func TestFastPathKeepsACall(t *testing.T) {
+	withFastPath(t, func(f *fastPath, m *nat.Mapping) {
+		l := f.lanes[m]
+		l.carried = f.generation
+		next := netip.MustParseAddr("fd00::1") // in the hash table, which needs the kernel
+		if err := f.path.Put(l.arrives, fastpath.Call{Generation: f.generation, Leaves: l.leaves, Gateway: next}); err != nil {
+			t.Error(err)
+		}
+		if err := f.path.Close(); err != nil { // the kernel refuses whatever is asked of it now
+			t.Error(err)
+		}
+		f.closed(m)
+		if f.generation != 0 || f.lanes[m] != nil || !strings.Contains(f.over, "can no longer be told") {
+			t.Errorf("generation %d, over because %q", f.generation, f.over)
 		}
 	})
 }

@@ -118,8 +118,9 @@ func (p *Path) Put(t Tuple, c Call) error {
 	case place != nil && v.Hop6 == [16]byte{}:
 		place.set(v.callValue)
 		return nil
-	case place != nil: // its place has no room for a next hop of IPv6
-		last := p.places.take(place, time.Now())
+	case place != nil: // its place has no room for a next hop of IPv6, and is its own until it is in the table
+		place.stop()
+		last := place.traffic()
 		v.Packets, v.Bytes = last.Packets, last.Bytes
 	case there:
 		last := p.inTable(t)
@@ -133,6 +134,9 @@ func (p *Path) Put(t Tuple, c Call) error {
 	}
 	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &v.Is, &v); err != nil {
 		return fmt.Errorf("put %v into the fast path: %w", t, err)
+	}
+	if place != nil {
+		p.places.take(place, time.Now())
 	}
 	p.places.of[t] = nil
 	return nil

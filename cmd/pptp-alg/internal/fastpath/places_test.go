@@ -157,3 +157,26 @@ func TestPlaceUnderAProgram(t *testing.T) {
 		t.Errorf("the next call in the place %p begins in %p with %+v", place, got, got)
 	}
 }
+
+// A call that could not get into the hash table still has its place, and what it counted there.
+func TestNoRoomInTable(t *testing.T) {
+	l := newLab(t)
+	p := l.carry(Options{})
+	sent := packet(arrives, 64, 10, nil)
+	l.inner.send(sent)
+	same(t, l.outer.receive(long), sent, leaves)
+	place, table := p.places.of[arrives], p.calls
+	moved := l.call()
+	moved.Gateway = netip.MustParseAddr("fd00::2")
+	p.calls = -1
+	if err := p.Put(arrives, moved); err == nil {
+		t.Error("there is no table, and nobody complains")
+	}
+	p.calls = table
+	if p.places.of[arrives] != place || len(p.places.rest) != 0 || place.Generation != 0 {
+		t.Errorf("in the place %p, not %p: %+v; %d rest", p.places.of[arrives], place, *place, len(p.places.rest))
+	}
+	if got, err := p.Take(arrives); err != nil || got != (Traffic{1, uint64(len(sent))}) {
+		t.Errorf("taken with %+v, %v", got, err)
+	}
+}
