@@ -79,7 +79,7 @@ const (
 )
 
 // fastEntries is how many tuples the maps have room for, for so many calls at most: two each. Memory is taken for those
-// that are awaited and, 96 bytes by all maps together, for all.
+// that are awaited and, 96 to 192 bytes by all maps together, for all.
 func fastEntries(calls int) int {
 	const least, most = 1 << 10, 1 << 18
 	if calls == 0 { // no limit
@@ -491,7 +491,7 @@ func (f *fastPath) carry(l *lane) (why string) {
 			return err.Error()
 		}
 		if next != l.sight.Next {
-			return fmt.Sprintf("it went to another next hop than its route by %s and %v says: the firewall may give it a mark when it is routed already", way.Name, way.Gateway)
+			return fmt.Sprintf("it went to another Ethernet address than %v has, the next hop of its route by %s: that has changed, or the firewall gives it a mark when it is routed already", way.Gateway, way.Name)
 		}
 	}
 	if err = f.path.Carry(l.sight.Arrived, !in.Ethernet); err == nil {

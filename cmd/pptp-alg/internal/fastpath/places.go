@@ -24,6 +24,7 @@ type places struct {
 	pairs [][2]callValue
 	of    map[Tuple]*callValue // nil: in the hash table
 	rest  []leaving            // the first comes first
+	apart bool                 // the memory is not shared after all: there is no place for anybody
 }
 
 // leaving is a place that will be free.
@@ -51,7 +52,37 @@ func openPlaces(entries int) (*places, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("map the eBPF array of calls: %w", err)
 	}
-	return &places{fd: fd, pages: pages, pairs: unsafe.Slice((*[2]callValue)(unsafe.Pointer(&pages[0])), pairs), of: map[Tuple]*callValue{}}, nil
+	p := &places{fd: fd, pages: pages, pairs: unsafe.Slice((*[2]callValue)(unsafe.Pointer(&pages[0])), pairs), of: map[Tuple]*callValue{}}
+	p.apart = !shared(p.pairs,
+		func(i uint32, v *[2]callValue) error { return element(unix.BPF_MAP_LOOKUP_ELEM, fd, &i, v) },
+		func(i uint32, v *[2]callValue) error { return element(unix.BPF_MAP_UPDATE_ELEM, fd, &i, v) })
+	return p, nil
+}
+
+// shared reports whether the kernel sees at once what is written to the memory, and what it writes is seen there. It is not so where
+// the processor's cache of data goes by virtual addresses (MIPS 24Kc, of many routers): what both sides have is in two lines of
+// it then, of which each hides the other side's. The system calls that read and write an element use the address that the programs
+// use. The pairs are empty before and, if it is so, afterwards; at no time does a program use them.
+func shared(pairs [][2]callValue, lookup, update func(uint32, *[2]callValue) error) bool {
+	const pages, often = 4, 3 // a line may leave the cache just then, not so many
+	for i := uint32(0); i < uint32(len(pairs)); i += max(1, uint32(len(pairs)/pages)) {
+		for n := range uint32(often) {
+			ours, theirs := &pairs[i][1].Mark, [2]callValue{}
+			if lookup(i, &theirs) != nil { // and it is in the cache
+				return false
+			}
+			atomic.StoreUint32(ours, n+1)
+			if lookup(i, &theirs) != nil || theirs[1].Mark != n+1 {
+				return false
+			}
+			theirs[1].Mark = ^n
+			if update(i, &theirs) != nil || atomic.LoadUint32(ours) != ^n {
+				return false
+			}
+		}
+		atomic.StoreUint32(&pairs[i][1].Mark, 0)
+	}
+	return true
 }
 
 func (p *places) mask() uint32 { return uint32(len(p.pairs) - 1) }
@@ -65,6 +96,9 @@ func (p *places) pair(k tupleKey) *[2]callValue {
 
 // free returns a place for a tuple; nil: there is none.
 func (p *places) free(k tupleKey, now time.Time) *callValue {
+	if p.apart {
+		return nil
+	}
 	for len(p.rest) > 0 && !now.Before(p.rest[0].until) {
 		*p.rest[0].call = callValue{}
 		p.rest = p.rest[1:]
@@ -96,18 +130,21 @@ func (p *places) take(c *callValue, now time.Time) Traffic {
 	return c.traffic()
 }
 
-// traffic reads counters that programs are at. On machines of 32 bits they may be at the other half.
+// traffic reads counters that programs are at.
 func (c *callValue) traffic() Traffic {
-	read := func(n *uint64) uint64 {
-		for last := atomic.LoadUint64(n); ; {
-			now := atomic.LoadUint64(n)
-			if now>>32 == last>>32 {
-				return now
-			}
-			last = now
-		}
-	}
+	read := func(n *uint64) uint64 { return steady(func() uint64 { return atomic.LoadUint64(n) }) }
 	return Traffic{read(&c.Packets), read(&c.Bytes)}
+}
+
+// steady reads a counter that only grows. On machines of 32 bits one half of what is loaded may be older than the other one.
+func steady(load func() uint64) uint64 {
+	for last := load(); ; {
+		now := load()
+		if now>>32 == last>>32 && now >= last {
+			return now
+		}
+		last = now
+	}
 }
 
 func (p *places) close() error {

@@ -180,3 +180,89 @@ func TestNoRoomInTable(t *testing.T) {
 		t.Errorf("taken with %+v, %v", got, err)
 	}
 }
+
+// kernelSide is a kernel whose values are seen in the memory, and that sees what is written to it, or not.
+type kernelSide struct {
+	pairs            [][2]callValue // what it has
+	hears, tells, ok bool
+	memory           [][2]callValue
+}
+
+func (k *kernelSide) lookup(i uint32, v *[2]callValue) error {
+	if k.hears {
+		k.pairs[i] = k.memory[i]
+	}
+	*v = k.pairs[i]
+	return nil
+}
+
+func (k *kernelSide) update(i uint32, v *[2]callValue) error {
+	if !k.ok {
+		return errors.New("refused")
+	}
+	if k.pairs[i] = *v; k.tells {
+		k.memory[i] = *v
+	}
+	return nil
+}
+
+// Memory that is the kernel's as well is told from such as each side has a cached copy of, in either direction.
+func TestSharedMemory(t *testing.T) {
+	for _, n := range []int{1, 2, 64, 1024} {
+		for _, k := range []kernelSide{{hears: true, tells: true, ok: true}, {hears: true, ok: true}, {tells: true, ok: true}, {ok: true}, {hears: true, tells: true}} {
+			k.pairs, k.memory = make([][2]callValue, n), make([][2]callValue, n)
+			want := k.hears && k.tells && k.ok
+			if got := shared(k.memory, k.lookup, k.update); got != want {
+				t.Errorf("%d pairs, hears %v, tells %v, ok %v: shared %v", n, k.hears, k.tells, k.ok, got)
+			}
+			for i, pair := range k.memory {
+				if want && pair != ([2]callValue{}) || pair[0].Generation != 0 || pair[1].Generation != 0 {
+					t.Errorf("%d pairs: pair %d is left as %+v", n, i, pair)
+				}
+			}
+		}
+	}
+}
+
+// Where memory is not shared, calls are carried out of the hash table.
+func TestNoSharedMemory(t *testing.T) {
+	l := newLab(t)
+	p := l.open(Options{})
+	if p.places.apart {
+		t.Error("memory is not shared here, it is said")
+	}
+	p.places.apart = true
+	l.router.do(func() error { return errors.Join(p.Carry(l.in, false), p.Put(arrives, l.call()), p.Begin(1)) })
+	if place, there := p.places.of[arrives]; !there || place != nil {
+		t.Errorf("in the place %p, %v", place, there)
+	}
+	sent := packet(arrives, 64, 10, nil)
+	l.inner.send(sent)
+	same(t, l.outer.receive(long), sent, leaves)
+	if got, err := p.Take(arrives); err != nil || got != (Traffic{1, uint64(len(sent))}) {
+		t.Errorf("taken with %+v, %v", got, err)
+	}
+}
+
+// Halves of a counter that are not of the same time make no number that it never had.
+func TestSteady(t *testing.T) {
+	const small, large, before, after = 7, 1<<32 - 5, 3 << 32, 4 << 32
+	for _, c := range []struct {
+		name  string
+		loads []uint64
+		want  uint64
+	}{
+		{"nothing happens", []uint64{before | small, before | small}, before | small},
+		{"it grows", []uint64{before | small, before | large}, before | large},
+		{"the next higher half", []uint64{before | large, after | small, after | small}, after | small},
+		{"first an old higher half", []uint64{before | small, after | small, after | small}, after | small},
+		{"then an old higher half", []uint64{before | large, before | small, after | small, after | small}, after | small},
+		{"first an old lower half", []uint64{after | large, after | small, after | small}, after | small},
+		{"then an old lower half", []uint64{before | large, after | large, after | small, after | small}, after | small},
+	} {
+		i := -1
+		if got := steady(func() uint64 { i++; return c.loads[i] }); got != c.want {
+			t.Errorf("%s: %#x, not %#x", c.name, got, c.want)
+		}
+	}
+}
