@@ -581,3 +581,36 @@ func TestStays(t *testing.T) {
 		})
 	})
 }
+
+// Others have taken our filter away, but not the queueing discipline that we made for it: it goes with the next one, or without.
+func TestOnlyFilterGone(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		l := newLab(t)
+		p := l.carry(Options{Clsact: true})
+		l.router.do(func() error {
+			link, err := netlink.LinkByIndex(l.in)
+			if err != nil {
+				return err
+			}
+			filters, err := netlink.FilterList(link, netlink.HANDLE_MIN_INGRESS)
+			if err != nil || len(filters) != 1 {
+				t.Fatalf("there are %v, %v", filters, err)
+			}
+			if err := netlink.FilterDel(filters[0]); err != nil {
+				return err
+			}
+			if again {
+				if err := p.Carry(l.in, false); err != nil || !p.old.has(point{l.in, false}) {
+					t.Errorf("not attached again: %v", err)
+				}
+			}
+			if err := p.Keep(nil); err != nil {
+				return err
+			}
+			if d := l.disciplines(l.in); len(d) != 0 || len(p.old.made) != 0 {
+				t.Errorf("attached again %v: left are %v", again, d)
+			}
+			return nil
+		})
+	}
+}

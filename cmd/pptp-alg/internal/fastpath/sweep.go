@@ -110,6 +110,9 @@ func filterInfo() uint32 {
 // detach takes the filter away, and the queueing discipline if it was ours and nobody else came to use it.
 func (c *clsact) detach(at point) error {
 	err := c.do(traffic(unix.RTM_DELTFILTER, 0, at.link, filterHandle, at.parent(), filterInfo(), plain("bpf")))
+	if errors.Is(err, unix.ENOENT) { // others have taken the filter away, which leaves the queueing discipline
+		err = nil
+	}
 	if err == nil && c.made[at.link] {
 		var left bool
 		if left, err = c.used(at.link); err == nil && !left {
@@ -117,7 +120,7 @@ func (c *clsact) detach(at point) error {
 			err = c.do(traffic(unix.RTM_DELQDISC, 0, at.link, clsactHandle, clsactParent, 0, plain("clsact")))
 		}
 	}
-	// No device, no queueing discipline, or no filter: others have taken them away.
+	// No device, or no queueing discipline: others have taken them away.
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
 		delete(c.made, at.link)
 		return nil
