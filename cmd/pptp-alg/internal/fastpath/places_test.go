@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Where there is no place for a call in the array it is carried out of the hash table, and counted there.
@@ -264,5 +265,25 @@ func TestSteady(t *testing.T) {
 		if got := steady(func() uint64 { i++; return c.loads[i] }); got != c.want {
 			t.Errorf("%s: %#x, not %#x", c.name, got, c.want)
 		}
+	}
+}
+
+// An element of the hash table is used for the tuple that is in it only: its memory may have become another call's right after the
+// program found it.
+func TestAnothersElement(t *testing.T) {
+	l := newLab(t)
+	p := l.open(Options{})
+	p.places.apart = true
+	another := arrives
+	another.CallID++
+	l.router.do(func() error { return errors.Join(p.Carry(l.in, false), p.Put(another, l.call()), p.Begin(1)) })
+	k, v := arrives.encode(), l.call().encode(another)
+	l.router.do(func() error { return element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &k, &v) })
+	sent := packet(another, 64, 20, nil)
+	l.inner.send(packet(arrives, 64, 10, nil))
+	l.inner.send(sent)
+	same(t, l.outer.receive(long), sent, leaves) // the router forwards nothing: the other one did not come
+	if got := p.inTable(arrives); got != (Traffic{}) {
+		t.Errorf("counted %+v", got)
 	}
 }

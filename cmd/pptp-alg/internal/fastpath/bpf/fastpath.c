@@ -130,9 +130,12 @@ INLINE __u32 place_of(const struct tuple *t, __u32 mask)
 	return (h ^ h >> 16) & mask;
 }
 
+// ONCE reads what may change meanwhile: there and then.
+#define ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+
 INLINE int works(const struct call *c, const struct tuple *t, __u32 now)
 {
-	return c->generation == now && c->addresses == t->addresses && c->id == FIRST(t->id);
+	return ONCE(c->generation) == now && ONCE(c->addresses) == t->addresses && ONCE(c->id) == FIRST(t->id);
 }
 
 // enhanced reports whether this is an unfragmented enhanced GRE packet without IP options.
@@ -193,20 +196,20 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 		c = &p->call[1];
 		if (!works(c, &t, now)) {
 			struct other *o = lookup(&calls, &t);
-			if (!o || o->call.generation != now)
+			if (!o || !works(&o->call, &t, now))
 				return TC_ACT_UNSPEC;
 			c = &o->call;
-			hop[0] = PAIR(AF_INET6, o->hop6[0]);
-			hop[1] = PAIR(o->hop6[1], o->hop6[2]);
-			hop[2] = PAIR(o->hop6[3], 0);
+			hop[0] = PAIR(AF_INET6, ONCE(o->hop6[0]));
+			hop[1] = PAIR(ONCE(o->hop6[1]), ONCE(o->hop6[2]));
+			hop[2] = PAIR(ONCE(o->hop6[3]), 0);
 		}
 	}
-	if (c->arrives != skb->ifindex)
+	if (ONCE(c->arrives) != skb->ifindex)
 		return TC_ACT_UNSPEC;
 
 	// What the kernel would drop for its length or checksum is left to it.
 	__u32 length = NET16(w[LENGTH]);
-	if (length < HEADERS || length > c->mtu || length > skb->len - link)
+	if (length < HEADERS || length > ONCE(c->mtu) || length > skb->len - link)
 		return TC_ACT_UNSPEC;
 	__u32 sum = w[VERSION] + w[LENGTH] + w[ID] + w[FRAGMENT] + w[TTL] + w[SRC] + w[SRC + 1] + w[DST] + w[DST + 1];
 	if (fold(sum + w[CHECK]) != 0xffff)
@@ -220,29 +223,37 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 			return TC_ACT_UNSPEC;
 		w = data + link;
 	}
-	if (c->call_id != w[CALL_ID]) // the rest sums up to what it did: the header has a checksum
-		csum_update(skb, (__u32)not16(w[CALL_ID]) + c->call_id);
-	sum += not16(w[SRC]) + not16(w[SRC + 1]) + not16(w[DST]) + not16(w[DST + 1]) + not16(NET16(0x100));
-	sum += c->src[0] + c->src[1] + c->dst[0] + c->dst[1];
-	w[TTL] -= NET16(0x100);
-	w[CHECK] = ~fold(sum);
-	w[SRC] = c->src[0];
-	w[SRC + 1] = c->src[1];
-	w[DST] = c->dst[0];
-	w[DST + 1] = c->dst[1];
-	w[CALL_ID] = c->call_id;
-	skb->mark = c->mark;
-	skb->priority = by_tos(w[VERSION]);
+
+	// The memory of an element that was taken out of the hash table may be another call's at once: what was read until now is this
+	// call's if it still is there.
+	__u16 src0 = ONCE(c->src[0]), src1 = ONCE(c->src[1]), dst0 = ONCE(c->dst[0]), dst1 = ONCE(c->dst[1]), call_id = ONCE(c->call_id);
+	__u32 out = ONCE(c->link), mark = ONCE(c->mark), hop4 = ONCE(c->hop), flags = ONCE(c->flags);
+	if (!works(c, &t, now))
+		return TC_ACT_UNSPEC;
 	__sync_fetch_and_add(&c->packets, 1);
 	__sync_fetch_and_add(&c->bytes, length);
 
-	if (c->flags & LEAVES_BARE)
-		return redirect(c->link, 0);
+	if (call_id != w[CALL_ID]) // the rest sums up to what it did: the header has a checksum
+		csum_update(skb, (__u32)not16(w[CALL_ID]) + call_id);
+	sum += not16(w[SRC]) + not16(w[SRC + 1]) + not16(w[DST]) + not16(w[DST + 1]) + not16(NET16(0x100));
+	sum += src0 + src1 + dst0 + dst1;
+	w[TTL] -= NET16(0x100);
+	w[CHECK] = ~fold(sum);
+	w[SRC] = src0;
+	w[SRC + 1] = src1;
+	w[DST] = dst0;
+	w[DST + 1] = dst1;
+	w[CALL_ID] = call_id;
+	skb->mark = mark;
+	skb->priority = by_tos(w[VERSION]);
+
+	if (flags & LEAVES_BARE)
+		return redirect(out, 0);
 	if (!link && change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT; // no memory
-	if (c->hop)
-		hop[0] = PAIR(AF_INET, c->hop);
-	return redirect_neigh(c->link, (void *)hop, sizeof(struct bpf_redir_neigh), 0);
+	if (hop4)
+		hop[0] = PAIR(AF_INET, hop4);
+	return redirect_neigh(out, (void *)hop, sizeof(struct bpf_redir_neigh), 0);
 }
 
 // Ingress of devices whose packets have an Ethernet header, and of those whose packets begin with IP (PPP, tun).
