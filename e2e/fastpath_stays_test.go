@@ -38,7 +38,7 @@ func TestFastPathMarkedLate(t *testing.T) {
 	w.start(quickConfig, fastPathFlags...)
 	server := w.server(0, peer.Config{})
 	l := w.up(w.dialAndCall(w.client(0, peer.Config{}), server), server)
-	w.stays("another next hop", l)
+	w.stays("another Ethernet address", l)
 	w.check(l.client.Echo(w.ctx, 50, 300), l.server.Echo(w.ctx, 50, 300))
 	rule := netlink.NewRule()
 	rule.Family, rule.Mark, rule.Table, rule.Priority = unix.AF_INET, 7, 107, 207
