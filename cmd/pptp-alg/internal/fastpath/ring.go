@@ -74,7 +74,8 @@ func (r *ring) receive() (sights []Sight, err error) {
 func (r *ring) take() (sights []Sight) {
 	data := r.producer[os.Getpagesize():]
 	read, written := position(r.consumer), position(r.producer)
-	for at := atomic.LoadUintptr(read); at != atomic.LoadUintptr(written); {
+	// Where the memory is not shared after all, see shared, a record may be an old one, of any length. Then nothing more comes of it.
+	for at := atomic.LoadUintptr(read); int(atomic.LoadUintptr(written)-at) > 0; {
 		record := data[at%ringSize:]
 		length := atomic.LoadUint32((*uint32)(unsafe.Pointer(&record[0])))
 		if length&busyRecord != 0 {
