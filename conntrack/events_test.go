@@ -17,7 +17,7 @@ func receive(t *testing.T, e *Events, n int) []Event {
 	t.Helper()
 	var list []Event
 	for len(list) < n {
-		if err := e.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := e.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := e.Receive()
@@ -288,7 +288,7 @@ func TestCloseEndsReceive(t *testing.T) {
 		if !errors.Is(err, os.ErrClosed) {
 			t.Errorf("Receive after Close: %v, want os.ErrClosed", err)
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("Receive still waits after Close")
 	}
 }

@@ -320,7 +320,7 @@ func (s *greSocket) receive(wait time.Duration) (grePacket, bool) {
 // expect fails the test unless the next packet is as said.
 func (s *greSocket) expect(want GRE, payload string) {
 	s.t.Helper()
-	got, ok := s.receive(2 * time.Second)
+	got, ok := s.receive(30 * time.Second)
 	if !ok {
 		s.t.Fatalf("nothing arrived, want %v", want)
 	}

@@ -215,7 +215,7 @@ func TestQueues(t *testing.T) {
 				t.Fatalf("%q arrived in place of %q", a.payload, payload)
 			}
 			return a.queue
-		case <-time.After(2 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%q never came to a queue", payload)
 			return 0
 		}

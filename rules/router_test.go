@@ -20,7 +20,7 @@ import (
 // How long to wait for what should come, and for what should not. The kernel forwards within the system call that writes
 // to the device, so mostly the answer is there at once.
 const (
-	patience = 2 * time.Second
+	patience = 10 * time.Second
 	glance   = 10 * time.Millisecond
 )
 
