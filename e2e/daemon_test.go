@@ -148,6 +148,7 @@ func TestSecondDaemonRefuses(t *testing.T) {
 			w := withDaemon(t, lab.Plan{Clients: 1, Servers: 1})
 			server := w.server(0, peer.Config{})
 			call := w.dialAndCall(w.client(0, peer.Config{}), server)
+			w.daemonStatus() // when it answers, the guard has what the last segment was about
 			before := w.structure()
 			o.Program = program(t)
 			if name == "same socket" {

@@ -64,6 +64,7 @@ func TestRemoveRules(t *testing.T) {
 		w.must(err)
 		return errs, code
 	}
+	w.daemonStatus() // when it answers, the guard has what the last segment was about
 	before := w.structure()
 	if errs, code := remove(); code != exitFailure || !strings.Contains(errs, "at work") {
 		t.Errorf("beside a daemon: exit code %d, %q", code, errs)
