@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -58,13 +59,23 @@ func (w *world) take(protocol uint8, n int) error {
 }
 
 // allWell wants the calls that stay to carry GRE and their connections to carry messages. It returns how many
-// packets it sent.
+// packets it sent. Servers speak when the entries of their connections are back: what comes earlier is promised nothing.
 func (k *soak) allWell(after string) (asked int) {
 	k.Helper()
 	for i, l := range k.legs {
 		k.eventually(fmt.Sprintf("call %d should carry GRE after: %s", i, after), func() error {
 			asked += 2
 			return errors.Join(l.client.EchoWithin(k.ctx, time.Second, 1, 100), l.server.EchoWithin(k.ctx, time.Second, 1, 100))
+		})
+		k.eventually(fmt.Sprintf("the connection of call %d should have its conntrack entry after: %s", i, after), func() error {
+			client := l.client.Session().Local()
+			flows, err := k.Router.Conntrack()
+			if !slices.ContainsFunc(flows, func(f lab.Flow) bool {
+				return f.Protocol == tcp && netip.AddrPortFrom(f.Original.Src, f.Original.SrcPort) == client
+			}) {
+				err = errors.Join(err, errors.New("it is not there"))
+			}
+			return err
 		})
 		k.check(l.client.SetLinkInfo(), l.server.Session().Ping(k.ctx), l.client.Session().Ping(k.ctx))
 		if k.Failed() {
