@@ -9,18 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Families with chains at the ingress of devices, and the number of that hook in each (linux/netfilter.h).
-var ingress = []struct {
+// place is where chains of a family are hooked.
+type place struct {
 	family byte
 	name   string
-	hook   uint32
-}{{unix.NFPROTO_NETDEV, "netdev", 0}, {unix.NFPROTO_INET, "inet", 5}}
+	hook   uint32 // its number in the family (linux/netfilter.h)
+	any    bool   // whatever the hook
+}
 
 // IngressChains lists the chains of anybody at the ingress of devices, as "family table chain". Flow tables are none.
-func (k *Kernel) IngressChains() (all []string, err error) {
+func (k *Kernel) IngressChains() ([]string, error) {
+	return k.hooked(place{family: unix.NFPROTO_NETDEV, name: "netdev", hook: 0}, place{family: unix.NFPROTO_INET, name: "inet", hook: 5})
+}
+
+// BridgeChains lists the chains of anybody that see what passes bridges, as "bridge table chain".
+func (k *Kernel) BridgeChains() ([]string, error) {
+	return k.hooked(place{family: unix.NFPROTO_BRIDGE, name: "bridge", any: true})
+}
+
+// hooked lists the base chains of these places.
+func (k *Kernel) hooked(places ...place) (all []string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, f := range ingress {
+	for _, f := range places {
 		replies, err := k.getOf(f.family, unix.NFT_MSG_GETCHAIN, netlink.Dump, nil)
 		if err != nil {
 			return nil, explain("list chains at devices", err)
@@ -35,7 +46,7 @@ func (k *Kernel) IngressChains() (all []string, err error) {
 				case unix.NFTA_CHAIN_NAME:
 					chain = strings.TrimRight(string(data), "\x00")
 				case unix.NFTA_CHAIN_HOOK:
-					hooked = hookNumber(data) == f.hook
+					hooked = f.any || hookNumber(data) == f.hook
 				}
 			}
 			if hooked {

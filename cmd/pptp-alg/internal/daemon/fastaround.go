@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"pptp-alg/cmd/pptp-alg/internal/ways"
 )
 
 // unannounced is how long something can go unnoticed of which the kernel tells nobody.
@@ -15,6 +17,9 @@ const unannounced = 10 * time.Second
 func (f *fastPath) passedBy() (string, error) {
 	chains, err := f.daemon.plane.rules.IngressChains()
 	if err != nil {
+		return "", err
+	}
+	if f.bridged, err = f.betweenPorts(); err != nil {
 		return "", err
 	}
 	if len(chains) > 0 {
@@ -41,16 +46,19 @@ func legacyTable() (string, error) {
 // secondLook looks, as long as packets are carried, whether what no news tell of has come since: tables of iptables-legacy and a
 // firewall at bridges' ports.
 func (f *fastPath) secondLook(now time.Time) {
+	f.looking = true
 	f.daemon.table.Schedule(&f.second, now.Add(unannounced), func(now time.Time) {
-		if !f.carriesAny() {
-			f.arrivals = map[int]bool{} // the next one that is carried begins it again
-			return
+		if f.looking = false; !f.carriesAny() {
+			return // the next one that is carried begins it again
 		}
 		why, err := legacyTable()
 		for link := range f.arrivals {
 			if err == nil && why == "" {
 				err = f.ways.Arrives(link)
 			}
+		}
+		if err == nil && why == "" && f.atPorts() {
+			err = ways.Ebtables()
 		}
 		if err != nil {
 			why = err.Error()

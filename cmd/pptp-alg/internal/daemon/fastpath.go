@@ -31,15 +31,19 @@ type fastPath struct {
 	lanes   map[*nat.Mapping]*lane
 	leaving map[fastpath.Tuple]*lane // of those that are awaited
 
-	generation uint32 // 0: closed
-	last       uint32 // generation that was begun
-	awaited    int    // lanes that are awaited and were not seen in this generation
-	watching   bool
-	blind      string            // why it is not seen what leaves by some device
-	trouble    string            // why a generation could not begin
-	links      map[int]ways.Link // that can be used in this generation
-	around     string            // why calls would pass by something that is at the devices; empty: nothing is there
-	arrivals   map[int]bool      // links by which carried packets arrive
+	generation      uint32 // 0: closed
+	last            uint32 // generation that was begun
+	awaited         int    // lanes that are awaited and were not seen in this generation
+	watching        bool
+	blind           string                          // why it is not seen what leaves by some device
+	trouble         string                          // why a generation could not begin
+	links           map[int]ways.Link               // that can be used in this generation
+	ports           []int                           // of bridges
+	around          string                          // why calls would pass by something that is at the devices; empty: nothing is there
+	arrivals        map[int]bool                    // links where carried packets are taken, ports not among them
+	bridged         error                           // why calls would pass by something that is between a bridge and its ports
+	stations        map[ways.Station]map[*lane]bool // whose packets are taken at a bridge's port in this generation, or could be
+	looking, moving bool                            // at what no news tell of, at stations that moved: soon
 
 	opened time.Time     // when the generation began
 	pause  time.Duration // after which the next one does
@@ -48,6 +52,7 @@ type fastPath struct {
 	rest   nat.Deadline // when watching ends
 	retry  nat.Deadline // when it is tried again
 	second nat.Deadline // when there is a look at what no news tell of
+	moves  nat.Deadline // when there is one at stations that moved
 	over   string       // why there will be none
 
 	counters fastCounters
@@ -65,6 +70,8 @@ type lane struct {
 	arrives, leaves fastpath.Tuple
 	awaited         bool
 	sight           fastpath.Sight // of its generation
+	station         ways.Station   // who sends its packets to a bridge; zeros: that is not known
+	put             bool           // something is in the path for it
 	carried         uint32         // the generation in which it is carried
 	why             string         // it is not, when it was seen
 }
@@ -188,6 +195,14 @@ func (f *fastPath) changes() <-chan struct{} {
 	return f.ways.Changes()
 }
 
+// moved is news of stations at bridges' ports.
+func (f *fastPath) moved() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.ways.Moved()
+}
+
 // appeared is news of devices that can be used now.
 func (f *fastPath) appeared() <-chan struct{} {
 	if f == nil {
@@ -234,7 +249,10 @@ func (f *fastPath) closed(m *nat.Mapping) {
 	}
 	l := f.lanes[m]
 	delete(f.lanes, m)
-	if l.carried != 0 {
+	if delete(f.stations[l.station], l); len(f.stations[l.station]) == 0 {
+		delete(f.stations, l.station)
+	}
+	if l.put {
 		t, err := f.path.Take(l.arrives)
 		if f.failed(err); err != nil { // its packets must not be carried any longer than its conntrack entry is there
 			f.halt(time.Now(), "a call could not be taken from it")
@@ -340,8 +358,8 @@ func (f *fastPath) begin(now time.Time) {
 	}
 	f.generation, f.opened = f.last, now
 	f.awaited, f.watching, f.blind = len(f.leaving), false, ""
-	f.arrivals = map[int]bool{}
-	f.failed(f.path.Keep(slices.Collect(maps.Keys(f.links))))
+	f.arrivals, f.stations = map[int]bool{}, map[ways.Station]map[*lane]bool{}
+	f.failed(f.path.Keep(slices.AppendSeq(slices.Clone(f.ports), maps.Keys(f.links))))
 	f.failed(f.path.Begin(f.generation))
 	f.look()
 	if !f.watching {
@@ -357,8 +375,13 @@ func (f *fastPath) list() error {
 		return err
 	}
 	f.links = make(map[int]ways.Link, len(links))
+	f.ports = nil
 	for _, l := range links {
-		f.links[l.Index] = l
+		if l.Port {
+			f.ports = append(f.ports, l.Index)
+		} else {
+			f.links[l.Index] = l
+		}
 	}
 	return nil
 }
@@ -452,8 +475,9 @@ func (f *fastPath) enter(c *nat.Call) {
 	if !c.Live() {
 		return
 	}
-	for _, l := range lanes {
+	for side, l := range lanes {
 		if !f.carries(l) { // or else the other direction was brought back alone
+			f.stationOf(l, lanes[1-side])
 			l.why = f.carry(l)
 		}
 	}
@@ -473,8 +497,9 @@ func (f *fastPath) carry(l *lane) (why string) {
 	case l.sight.Arrived == l.sight.Link:
 		return "it leaves by the device by which it arrives, " + in.Name
 	}
+	unsafe := (*ways.Unsafe)(nil)
 	way, err := f.ways.Find(ways.Question{Src: l.arrives.Src, Dst: l.leaves.Dst, Mark: l.sight.Mark, Link: l.sight.Arrived})
-	if unsafe := (*ways.Unsafe)(nil); errors.As(err, &unsafe) {
+	if errors.As(err, &unsafe) {
 		return unsafe.Reason
 	}
 	if err != nil {
@@ -484,7 +509,7 @@ func (f *fastPath) carry(l *lane) (why string) {
 	if way.Link != l.sight.Link {
 		return fmt.Sprintf("it leaves by %s, while its route is by %s", f.links[l.sight.Link].Name, way.Name)
 	}
-	if way.Ethernet {
+	if way.Ethernet && !f.carries(l) { // or else the kernel looks for every packet
 		next, err := f.ways.Neighbour(way.Link, way.Gateway)
 		if err != nil {
 			f.failed(err)
@@ -494,19 +519,22 @@ func (f *fastPath) carry(l *lane) (why string) {
 			return fmt.Sprintf("it went to another Ethernet address than %v has, the next hop of its route by %s: that has changed, or the firewall gives it a mark when it is routed already", way.Gateway, way.Name)
 		}
 	}
-	if err = f.path.Carry(l.sight.Arrived, !in.Ethernet); err == nil {
-		err = f.path.Put(l.arrives, fastpath.Call{
-			Generation: f.generation, Arrives: l.sight.Arrived, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
-			Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
-		})
+	call := fastpath.Call{
+		Generation: f.generation, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
+		Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
+	}
+	if err = f.entrances(&call, in, l.station); err == nil {
+		err = f.path.Put(l.arrives, call)
+		l.put = true
 	}
 	if err != nil {
-		f.refused(err)
+		if !errors.As(err, &unsafe) {
+			f.refused(err)
+		}
 		return err.Error()
 	}
-	if l.carried = f.generation; len(f.arrivals) == 0 {
+	if l.carried = f.generation; !f.looking {
 		f.secondLook(time.Now())
 	}
-	f.arrivals[l.sight.Arrived] = true
 	return ""
 }

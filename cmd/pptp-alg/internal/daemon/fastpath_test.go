@@ -42,7 +42,7 @@ func withFastPath(t *testing.T, f func(*fastPath, *nat.Mapping)) {
 func TestFastPathRenews(t *testing.T) {
 	withFastPath(t, func(f *fastPath, m *nat.Mapping) {
 		l := f.lanes[m]
-		l.carried = f.generation
+		l.carried, l.put = f.generation, true
 		l.sight.Generation = f.generation
 		f.awaited--
 		err := f.path.Put(l.arrives, fastpath.Call{Generation: f.generation, Leaves: l.leaves, Gateway: l.leaves.Dst})
@@ -94,7 +94,7 @@ func TestFastPathTrouble(t *testing.T) {
 func TestFastPathKeepsACall(t *testing.T) {
 	withFastPath(t, func(f *fastPath, m *nat.Mapping) {
 		l := f.lanes[m]
-		l.carried = f.generation
+		l.carried, l.put = f.generation, true
 		next := netip.MustParseAddr("fd00::1") // in the hash table, which needs the kernel
 		if err := f.path.Put(l.arrives, fastpath.Call{Generation: f.generation, Leaves: l.leaves, Gateway: next}); err != nil {
 			t.Error(err)

@@ -12,7 +12,7 @@ import (
 
 // traffic is what was carried of a mapping since it was taken up.
 func (f *fastPath) traffic(m *nat.Mapping) conntrack.Counters {
-	if f == nil || f.lanes[m] == nil || f.lanes[m].carried == 0 {
+	if f == nil || f.lanes[m] == nil || !f.lanes[m].put {
 		return conntrack.Counters{}
 	}
 	return conntrack.Counters(f.path.Traffic(f.lanes[m].arrives))

@@ -63,6 +63,8 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.fast.halt(time.Now(), "routes or devices have changed")
 		case <-d.fast.appeared():
 			d.fast.devices()
+		case <-d.fast.moved():
+			d.fast.stationsMoved(time.Now())
 		case <-pulse:
 			d.alive()
 		case f := <-d.requests:

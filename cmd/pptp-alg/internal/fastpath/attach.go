@@ -25,7 +25,23 @@ func (p *Path) Carry(link int, bare bool) error {
 	return p.attach(point{link, false}, label)
 }
 
-// Keep takes away what Carry attached to other links than these.
+// mostPorts is of how many ports the addresses of bridges are known. With more of them Carry at one fails, as when memory is short.
+const mostPorts = 4096
+
+// CarryAtPort attaches the program that carries packets which arrive by a bridge's port and are for the bridge, whose Ethernet address
+// is given.
+func (p *Path) CarryAtPort(port int, bridge [6]byte) error {
+	if err := p.attach(point{port, false}, "port"); err != nil {
+		return err
+	}
+	k, v := uint32(port), bridgeValue{Address: bridge}
+	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.ports, &k, &v); err != nil {
+		return fmt.Errorf("note whose port link %d is: %w", port, err)
+	}
+	return nil
+}
+
+// Keep takes away what Carry and CarryAtPort attached to other links than these.
 func (p *Path) Keep(links []int) error { return p.keep(links, false) }
 
 // Watch has packets seen that leave by these links, and by no others. It is no error that one is gone by now.
@@ -79,6 +95,10 @@ func (p *Path) detach(at point) error {
 		return nil
 	}
 	delete(p.attached, at)
+	if a.label == "port" {
+		k := uint32(at.link)
+		element[uint32, bridgeValue](unix.BPF_MAP_DELETE_ELEM, p.ports, &k, nil) // without its program it does nothing
+	}
 	if a.fd >= 0 {
 		return unix.Close(a.fd)
 	}

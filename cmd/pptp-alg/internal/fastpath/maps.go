@@ -16,14 +16,22 @@ type tupleKey struct {
 }
 
 type callValue struct {
-	Generation, Arrives, Link, Mark uint32
-	Is                              tupleKey
-	Src, Dst                        [4]byte
-	CallID                          [2]byte
-	MTU                             uint16
-	Hop                             [4]byte
-	Flags                           uint32
-	Packets, Bytes                  uint64
+	Generation, Arrives, Port, Link, Mark uint32
+	Hop                                   [4]byte
+	IsSrc, IsDst                          [4]byte // the tuple whose it is
+	Src, Dst                              [4]byte
+	IsID, CallID                          [2]byte
+	MTU, Flags                            uint16
+	Packets, Bytes                        uint64
+}
+
+// is returns the tuple whose the call is; zeros: nobody's.
+func (c *callValue) is() tupleKey { return tupleKey{Src: c.IsSrc, Dst: c.IsDst, CallID: c.IsID} }
+
+// bridgeValue is a value of the table of ports, the Ethernet address of their bridge.
+type bridgeValue struct {
+	Address [6]byte
+	_       [2]byte
 }
 
 // leavesBare is a bit of callValue.Flags.
@@ -51,6 +59,8 @@ const (
 	otherSize = uint32(unsafe.Sizeof(otherValue{}))
 	stateSize = uint32(unsafe.Sizeof(stateValue{}))
 	sightSize = uint32(unsafe.Sizeof(sightRecord{}))
+
+	bridgeSize = uint32(unsafe.Sizeof(bridgeValue{}))
 )
 
 // The sizes that the C compiler has, on every machine.
@@ -59,6 +69,7 @@ var (
 	_ = [1]struct{}{}[callSize-64]
 	_ = [1]struct{}{}[otherSize-80]
 	_ = [1]struct{}{}[sightSize-40]
+	_ = [1]struct{}{}[bridgeSize-8]
 )
 
 func network(n uint16) [2]byte { return [2]byte{byte(n >> 8), byte(n)} }
@@ -72,9 +83,10 @@ func (k tupleKey) decode() Tuple {
 }
 
 func (c Call) encode(t Tuple) otherValue {
+	k := t.encode()
 	v := otherValue{callValue: callValue{
-		Generation: c.Generation, Arrives: uint32(c.Arrives), Link: uint32(c.Link), Mark: c.Mark, MTU: uint16(min(c.MTU, 1<<16-1)),
-		Is: t.encode(), Src: c.Leaves.Src.As4(), Dst: c.Leaves.Dst.As4(), CallID: network(c.Leaves.CallID),
+		Generation: c.Generation, Arrives: uint32(c.Arrives), Port: uint32(c.Port), Link: uint32(c.Link), Mark: c.Mark, MTU: uint16(min(c.MTU, 1<<16-1)),
+		IsSrc: k.Src, IsDst: k.Dst, IsID: k.CallID, Src: c.Leaves.Src.As4(), Dst: c.Leaves.Dst.As4(), CallID: network(c.Leaves.CallID),
 	}}
 	switch {
 	case c.Bare:

@@ -32,6 +32,7 @@ func (*Path) Await(Tuple) error               { return errNone }
 func (*Path) Forget(Tuple) error              { return errNone }
 func (*Path) Sights() ([]Sight, error)        { return nil, errNone }
 func (*Path) Carry(int, bool) error           { return errNone }
+func (*Path) CarryAtPort(int, [6]byte) error  { return errNone }
 func (*Path) Keep([]int) error                { return errNone }
 func (*Path) Watch([]int) error               { return errNone }
 func (*Path) Close() error                    { return nil }

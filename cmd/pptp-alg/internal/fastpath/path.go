@@ -15,11 +15,11 @@ import (
 // A Path is the programs in the kernel, with their maps. Put, Take, Await, Forget and what attaches programs are for one
 // goroutine; Traffic and All are for any; Sights is for one that may be another.
 type Path struct {
-	calls, watched, state, programs int // descriptors of maps
-	places                          *places
-	code                            map[string]int
-	news                            *ring
-	old                             *clsact // nil: the kernel has tcx
+	calls, ports, watched, state, programs int // descriptors of maps
+	places                                 *places
+	code                                   map[string]int
+	news                                   *ring
+	old                                    *clsact // nil: the kernel has tcx
 
 	attached map[point]attached
 	mu       sync.RWMutex // held for writing while the maps are closed
@@ -36,12 +36,12 @@ type Options struct {
 }
 
 // placed are the programs that the stubs call, in the order of the array where they find them.
-var placed = [...]string{"ethernet", "bare", "watch"}
+var placed = [...]string{"ethernet", "bare", "watch", "port"}
 
 // Open loads the programs. It needs Linux 5.10, CAP_BPF and CAP_NET_ADMIN; what a Path does afterwards needs CAP_NET_ADMIN
 // only, where [Path.NeedsBPF] does not say otherwise. Nothing is attached yet, and the generation is 0: closed.
 func Open(o Options) (*Path, error) {
-	p := &Path{calls: -1, watched: -1, state: -1, programs: -1, code: map[string]int{}, attached: map[point]attached{}}
+	p := &Path{calls: -1, ports: -1, watched: -1, state: -1, programs: -1, code: map[string]int{}, attached: map[point]attached{}}
 	if err := p.open(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("no fast path: %w", err), p.Close())
 	}
@@ -61,6 +61,9 @@ func (p *Path) open(o Options) (err error) {
 		return err
 	}
 	if p.watched, err = makeMap("watched", unix.BPF_MAP_TYPE_HASH, tupleSize, 4, entries, unix.BPF_F_NO_PREALLOC); err != nil {
+		return err
+	}
+	if p.ports, err = makeMap("ports", unix.BPF_MAP_TYPE_HASH, 4, bridgeSize, mostPorts, unix.BPF_F_NO_PREALLOC); err != nil {
 		return err
 	}
 	if p.state, err = makeMap("state", unix.BPF_MAP_TYPE_ARRAY, 4, stateSize, 1, 0); err != nil {
@@ -90,7 +93,7 @@ func (p *Path) open(o Options) (err error) {
 
 // maps are the descriptors of the maps by their names in the programs.
 func (p *Path) maps() map[string]int {
-	return map[string]int{"places": p.places.fd, "calls": p.calls, "watched": p.watched, "state": p.state, "programs": p.programs, "sights": p.news.fd}
+	return map[string]int{"places": p.places.fd, "calls": p.calls, "ports": p.ports, "watched": p.watched, "state": p.state, "programs": p.programs, "sights": p.news.fd}
 }
 
 // Halt closes the fast path at once: what is put, and what is seen to leave, counts no more. Packets take the ordinary path.
@@ -113,26 +116,33 @@ func (p *Path) Put(t Tuple, c Call) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := c.encode(t)
+	k := v.is()
 	place, there := p.places.of[t]
-	switch {
-	case place != nil && v.Hop6 == [16]byte{}:
-		place.set(v.callValue)
-		return nil
-	case place != nil: // its place has no room for a next hop of IPv6, and is its own until it is in the table
-		place.stop()
-		last := place.traffic()
-		v.Packets, v.Bytes = last.Packets, last.Bytes
-	case there:
-		last := p.inTable(t)
-		v.Packets, v.Bytes = last.Packets, last.Bytes
-	case v.Hop6 == [16]byte{}:
-		if place = p.places.free(v.Is, time.Now()); place != nil {
-			place.set(v.callValue)
-			p.places.of[t] = place
-			return nil
+	short := v.Hop6 == [16]byte{} // places have no room for a next hop of IPv6
+	if place == nil && short {    // also for one in the table: a place may be free by now
+		if place = p.places.free(k, time.Now()); place != nil && there {
+			last, err := p.outOfTable(t)
+			if err != nil {
+				return err
+			}
+			place.Packets, place.Bytes = last.Packets, last.Bytes
 		}
 	}
-	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &v.Is, &v); err != nil {
+	if place != nil && short {
+		place.set(v.callValue)
+		p.places.of[t] = place
+		return nil
+	}
+	var last Traffic
+	switch {
+	case place != nil: // its own until it is in the table
+		place.stop()
+		last = place.traffic()
+	case there:
+		last = p.inTable(t)
+	}
+	v.Packets, v.Bytes = last.Packets, last.Bytes
+	if err := element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &k, &v); err != nil {
 		return fmt.Errorf("put %v into the fast path: %w", t, err)
 	}
 	if place != nil {
@@ -157,6 +167,11 @@ func (p *Path) Take(t Tuple) (Traffic, error) {
 	case place != nil:
 		return p.places.take(place, time.Now()), nil
 	}
+	return p.outOfTable(t)
+}
+
+// outOfTable is Take for a tuple in the hash table.
+func (p *Path) outOfTable(t Tuple) (Traffic, error) {
 	k := t.encode()
 	var v otherValue
 	err := element(unix.BPF_MAP_LOOKUP_AND_DELETE_ELEM, p.calls, &k, &v)
@@ -307,7 +322,7 @@ func (p *Path) Close() error {
 	if p.places != nil {
 		errs = append(errs, p.places.close())
 	}
-	for _, fd := range []int{p.calls, p.watched, p.state, p.programs} {
+	for _, fd := range []int{p.calls, p.ports, p.watched, p.state, p.programs} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

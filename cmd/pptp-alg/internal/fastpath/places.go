@@ -105,7 +105,7 @@ func (p *places) free(k tupleKey, now time.Time) *callValue {
 	}
 	pair := p.pair(k)
 	for i := range pair {
-		if c := &pair[i]; c.Is == (tupleKey{}) {
+		if c := &pair[i]; c.is() == (tupleKey{}) {
 			return c
 		}
 	}
@@ -115,8 +115,8 @@ func (p *places) free(k tupleKey, now time.Time) *callValue {
 // set writes a call into a place, and counts on from there.
 func (c *callValue) set(v callValue) {
 	c.stop()
-	c.Arrives, c.Link, c.Mark, c.MTU, c.Flags = v.Arrives, v.Link, v.Mark, v.MTU, v.Flags
-	c.Is, c.Src, c.Dst, c.CallID, c.Hop = v.Is, v.Src, v.Dst, v.CallID, v.Hop
+	c.Arrives, c.Port, c.Link, c.Mark, c.MTU, c.Flags, c.Hop = v.Arrives, v.Port, v.Link, v.Mark, v.MTU, v.Flags, v.Hop
+	c.IsSrc, c.IsDst, c.IsID, c.Src, c.Dst, c.CallID = v.IsSrc, v.IsDst, v.IsID, v.Src, v.Dst, v.CallID
 	atomic.StoreUint32(&c.Generation, v.Generation)
 }
 

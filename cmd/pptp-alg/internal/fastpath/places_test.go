@@ -139,7 +139,7 @@ func TestPlaceUnderAProgram(t *testing.T) {
 	p := newLab(t).open(Options{})
 	now := time.Now()
 	v := Call{Generation: 1, Arrives: 2, Leaves: leaves, Link: 3, Gateway: outerAddr, MTU: 1500, Mark: 4}.encode(arrives).callValue
-	place := p.places.free(v.Is, now)
+	place := p.places.free(v.is(), now)
 	place.set(v)
 	place.Packets, place.Bytes = 5, 600
 	if got := p.places.take(place, now); got != (Traffic{5, 600}) {
@@ -151,10 +151,10 @@ func TestPlaceUnderAProgram(t *testing.T) {
 		t.Errorf("the program finds\n%+v, not\n%+v", *place, want)
 	}
 	place.Packets, place.Bytes = 6, 700
-	for p.places.free(v.Is, now) != nil {
-		p.places.free(v.Is, now).set(v)
+	for p.places.free(v.is(), now) != nil {
+		p.places.free(v.is(), now).set(v)
 	}
-	if got := p.places.free(v.Is, now.Add(placeRest)); got != place || *got != (callValue{}) {
+	if got := p.places.free(v.is(), now.Add(placeRest)); got != place || *got != (callValue{}) {
 		t.Errorf("the next call in the place %p begins in %p with %+v", place, got, got)
 	}
 }

@@ -19,7 +19,8 @@ func (t Tuple) String() string {
 // A Call is how packets of a tuple leave.
 type Call struct {
 	Generation uint32
-	Arrives    int        // the link by which they arrive
+	Arrives    int        // the link by which they arrive; 0: they are not taken there
+	Port       int        // the port of the bridge Arrives where they are taken before that; 0: at none
 	Leaves     Tuple      // what they are made into
 	Link       int        // the link by which they leave
 	Bare       bool       // whether they leave without an Ethernet header

@@ -22,7 +22,7 @@ func TestDeaf(t *testing.T) {
 	if err := events.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.watch(events, w.anything)
+	w.watch(events, w.when(w.anything), w.lost)
 	<-w.changes
 	if way, err := w.Find(question); err == nil || !strings.Contains(err.Error(), "not heard of any more") {
 		t.Errorf("%v, %v", way, err)

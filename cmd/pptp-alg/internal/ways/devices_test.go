@@ -21,6 +21,9 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range all {
+			if k.Port != (k.Name == "port") || k.Bridge != (k.Name == "lan") {
+				t.Errorf("%+v", k)
+			}
 			names = append(names, k.Name)
 			if !k.Ethernet {
 				t.Errorf("%s is no Ethernet", k.Name)
@@ -29,12 +32,12 @@ func TestLinks(t *testing.T) {
 		slices.Sort(names)
 		return names
 	}
-	want := []string{"client", "isp1", "isp2", "lan", "up1", "up2"} // not lo, nor the bridge's port
+	want := []string{"client", "isp1", "isp2", "lan", "port", "up1", "up2"} // not lo
 	if got := names(); !slices.Equal(got, want) {
 		t.Errorf("the devices are %v instead of %v", got, want)
 	}
 	l.ip("link set up2 down")
-	want = []string{"client", "isp1", "lan", "up1"} // isp2 has no carrier then
+	want = []string{"client", "isp1", "lan", "port", "up1"} // isp2 has no carrier then
 	if got := names(); !slices.Equal(got, want) {
 		t.Errorf("the devices are %v instead of %v", got, want)
 	}

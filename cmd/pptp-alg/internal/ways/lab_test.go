@@ -127,10 +127,18 @@ func (l *lab) out() Question {
 	return Question{Src: netip.MustParseAddr(client), Dst: netip.MustParseAddr(server), Link: l.index("lan")}
 }
 
+// ask asks for the way of packets that are taken at the device by which they come in.
+func (l *lab) ask(q Question) (Way, error) {
+	if err := l.w.Arrives(q.Link); err != nil {
+		return Way{}, err
+	}
+	return l.w.Find(q)
+}
+
 // found asks q and expects a way by the device to the next hop.
 func (l *lab) found(q Question, device, gateway string, mtu int) {
 	l.t.Helper()
-	got, err := l.w.Find(q)
+	got, err := l.ask(q)
 	if err != nil {
 		l.t.Errorf("no way: %v", err)
 		return
@@ -143,7 +151,7 @@ func (l *lab) found(q Question, device, gateway string, mtu int) {
 // refused asks q and expects that the reason contains the words.
 func (l *lab) refused(q Question, words string) {
 	l.t.Helper()
-	got, err := l.w.Find(q)
+	got, err := l.ask(q)
 	var reason *Unsafe
 	if !errors.As(err, &reason) {
 		l.t.Errorf("the way is %+v, error %v, instead of a reason with %q", got, err, words)

@@ -19,9 +19,13 @@ type link struct {
 	up       bool   // administratively
 	carrier  bool
 	mtu      int
-	master   int    // index of the bridge, bond or VRF that it is a part of
-	kind     string // IFLA_INFO_KIND; empty for most physical devices
-	filtered bool   // a bridge whose ports' packets the firewall sees
+	master   int     // index of the bridge, bond or VRF that it is a part of
+	kind     string  // IFLA_INFO_KIND; empty for most physical devices
+	filtered bool    // a bridge whose ports' packets the firewall sees
+	vlans    bool    // a bridge that looks at VLANs
+	address  [6]byte // Ethernet address of a bridge
+	state    uint8   // BR_STATE_* of a bridge's port
+	locked   bool    // a bridge's port that is for certain stations
 }
 
 // Devices that hand a packet on as it is. What encapsulates IP in IP is not among them: such a device wants to know the
@@ -37,6 +41,17 @@ func (l link) ethernet() bool { return l.hardware == unix.ARPHRD_ETHER }
 
 // usable says why a program could not take packets from the link or give them to it.
 func (l link) usable() error {
+	if err := l.works(); err != nil {
+		return err
+	}
+	if l.master != 0 {
+		return refuse("%s is a part of another device (a bridge, a bond or a VRF)", l.name)
+	}
+	return nil
+}
+
+// works is usable for a part of another device, too.
+func (l link) works() error {
 	known := false
 	switch l.hardware {
 	case unix.ARPHRD_ETHER:
@@ -55,8 +70,6 @@ func (l link) usable() error {
 		return refuse("%s is down", l.name)
 	case !l.carrier:
 		return refuse("%s has no carrier", l.name)
-	case l.master != 0:
-		return refuse("%s is a part of another device (a bridge, a bond or a VRF)", l.name)
 	}
 	return nil
 }
@@ -87,7 +100,7 @@ func (w *Ways) link(index int) (link, error) {
 // parseLink reads an RTM_NEWLINK: an ifinfomsg and attributes in host byte order.
 func parseLink(m netlink.Message) (link, bool) {
 	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
-		return link{}, false // AF_BRIDGE tells of a bridge's ports
+		return link{}, false // AF_BRIDGE tells of a bridge's ports: parsePort
 	}
 	flags := binary.NativeEndian.Uint32(m.Data[8:12])
 	l := link{
@@ -100,7 +113,9 @@ func parseLink(m netlink.Message) (link, bool) {
 	if err != nil {
 		return link{}, false
 	}
-	var data []byte // of the kind
+	var data, slave []byte // of the kind, of the master's kind
+	var address []byte
+	var master string // kind
 	for d.Next() {
 		switch d.Type() {
 		case unix.IFLA_IFNAME:
@@ -109,6 +124,8 @@ func parseLink(m netlink.Message) (link, bool) {
 			l.mtu = int(d.Uint32())
 		case unix.IFLA_MASTER:
 			l.master = int(d.Uint32())
+		case unix.IFLA_ADDRESS:
+			address = d.Bytes()
 		case unix.IFLA_CARRIER:
 			l.carrier = d.Uint8() != 0
 		case unix.IFLA_LINKINFO:
@@ -119,6 +136,10 @@ func parseLink(m netlink.Message) (link, bool) {
 						l.kind = n.String()
 					case unix.IFLA_INFO_DATA:
 						data = n.Bytes()
+					case unix.IFLA_INFO_SLAVE_KIND:
+						master = n.String()
+					case unix.IFLA_INFO_SLAVE_DATA:
+						slave = n.Bytes()
 					}
 				}
 				return nil
@@ -131,12 +152,57 @@ func parseLink(m netlink.Message) (link, bool) {
 			return link{}, false
 		}
 		for n.Next() {
-			if n.Type() == unix.IFLA_BR_NF_CALL_IPTABLES {
+			switch n.Type() {
+			case unix.IFLA_BR_NF_CALL_IPTABLES:
 				l.filtered = n.Uint8() != 0
+			case unix.IFLA_BR_VLAN_FILTERING:
+				l.vlans = n.Uint8() != 0
 			}
 		}
+		if len(address) == len(l.address) {
+			l.address = [6]byte(address)
+		}
+	}
+	if master == "bridge" && !l.port(slave) {
+		return link{}, false
 	}
 	return l, d.Err() == nil
+}
+
+// port reads the attributes that a bridge's port has as such, IFLA_BRPORT_*.
+func (l *link) port(b []byte) bool {
+	d, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return false
+	}
+	for d.Next() {
+		switch d.Type() {
+		case unix.IFLA_BRPORT_STATE:
+			l.state = d.Uint8()
+		case unix.IFLA_BRPORT_LOCKED:
+			l.locked = d.Uint8() != 0
+		}
+	}
+	return d.Err() == nil
+}
+
+// parsePort reads an RTM_NEWLINK by which a bridge tells of a port: of the link, only what it is as a port is known.
+func parsePort(m netlink.Message) (link, bool) {
+	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_BRIDGE {
+		return link{}, false
+	}
+	l := link{index: int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))}
+	d, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return link{}, false
+	}
+	ok := false
+	for d.Next() {
+		if d.Type() == unix.IFLA_PROTINFO {
+			ok = l.port(d.Bytes())
+		}
+	}
+	return l, ok && d.Err() == nil
 }
 
 // bridges is the switch of br_netfilter, in the namespace that the thread is in.
@@ -153,10 +219,12 @@ type Link struct {
 	Index    int
 	Name     string
 	Ethernet bool // otherwise packets have no link-layer header there: PPP, tun
+	Bridge   bool
+	Port     bool // of a bridge: it is nobody's way, but packets for the bridge can be taken there
 }
 
 // Links lists the devices that a program can take packets from or give them to: those that are up, of a known type, and not a
-// part of another one.
+// part of another one, but of a bridge.
 func (w *Ways) Links() ([]Link, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -169,11 +237,11 @@ func (w *Ways) Links() ([]Link, error) {
 	}
 	var all []Link
 	for _, m := range replies {
-		if l, ok := parseLink(m); ok && l.usable() == nil {
+		if l, ok := parseLink(m); ok && (l.usable() == nil || l.state != 0 && l.works() == nil) {
 			if _, asked := w.links[l.index]; !asked { // news that it is another now are still to be read, and have to differ
 				w.links[l.index] = l
 			}
-			all = append(all, Link{l.index, l.name, l.ethernet()})
+			all = append(all, Link{l.index, l.name, l.ethernet(), l.kind == "bridge", l.master != 0})
 		}
 	}
 	return all, nil

@@ -37,6 +37,26 @@ func failures() ([]bpf.RawInstruction, error) {
 	})
 }
 
+// neighbours opens a socket to which news of neighbours come that a filter lets through.
+func neighbours(filter func() ([]bpf.RawInstruction, error)) (*netlink.Conn, error) {
+	instructions, err := filter()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.SetBPF(instructions); err == nil {
+		err = conn.JoinGroup(unix.RTNLGRP_NEIGH)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
 // parseNeighbour reads an RTM_NEWNEIGH or RTM_DELNEIGH.
 func parseNeighbour(m netlink.Message) (hop, bool) {
 	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH || len(m.Data) < sizeofNdMsg {

@@ -9,18 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch reads a socket's news until it is closed. matters says whether a message can have changed an answer, and forgets
-// what it made wrong.
-func (w *Ways) watch(events *netlink.Conn, matters func(netlink.Message) bool) {
+// watch reads a socket's news until it is closed, and hands them over. lost is called when some were.
+func (w *Ways) watch(events *netlink.Conn, news func(netlink.Message), lost func()) {
 	for {
-		news, err := events.Receive()
+		messages, err := events.Receive()
 		switch {
-		case errors.Is(err, unix.ENOBUFS): // what was lost can have been anything
-			w.mu.Lock()
-			w.listed = false
-			w.forget()
-			w.mu.Unlock()
-			w.tell()
+		case errors.Is(err, unix.ENOBUFS):
+			lost()
 		case err != nil:
 			var failed *netlink.OpError
 			if errors.As(err, &failed) && failed.Timeout() {
@@ -37,12 +32,28 @@ func (w *Ways) watch(events *netlink.Conn, matters func(netlink.Message) bool) {
 			}
 			return
 		}
-		for _, m := range news {
-			if matters(m) {
-				w.tell()
-			}
+		for _, m := range messages {
+			news(m)
 		}
 	}
+}
+
+// when tells of news that matter. matters says whether a message can have changed an answer, and forgets what it made wrong.
+func (w *Ways) when(matters func(netlink.Message) bool) func(netlink.Message) {
+	return func(m netlink.Message) {
+		if matters(m) {
+			w.tell()
+		}
+	}
+}
+
+// lost is for news that can have been anything.
+func (w *Ways) lost() {
+	w.mu.Lock()
+	w.listed = false
+	w.forget()
+	w.mu.Unlock()
+	w.tell()
 }
 
 // tell puts a piece of news into the channel, if none is there.
@@ -56,6 +67,7 @@ func (w *Ways) tell() {
 // forget drops everything that was learned, but that routes are for a type of service. The mutex is held.
 func (w *Ways) forget() {
 	w.links, w.arrives, w.hops, w.answers = map[int]link{}, map[int]error{}, map[hop]bool{}, map[Question]answer{}
+	w.stations, w.gone = map[Station]bool{}, map[Station]bool{}
 	w.rules, w.policies, w.known, w.settings, w.asked = nil, nil, false, nil, asked{set: map[uint32]struct{}{}}
 }
 
@@ -68,6 +80,10 @@ func (w *Ways) route(m netlink.Message) bool {
 	relevant := true
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:
+		if p, ok := parsePort(m); ok {
+			relevant = w.uses(p.index) && (p.state != w.links[p.index].state || p.locked != w.links[p.index].locked)
+			break
+		}
 		l, ok := parseLink(m)
 		if ok && !w.uses(l.index) && l.usable() == nil {
 			select {

@@ -21,7 +21,7 @@ import (
 type Question struct {
 	Src, Dst netip.Addr // IPv4
 	Mark     uint32     // the firewall's mark
-	Link     int        // index of the device that it comes in by: a bridge, not its port
+	Link     int        // index of the device that it comes in by: a bridge, not its port. Whether it can be taken there is another question
 }
 
 // A Way is how a packet leaves the router.
@@ -46,17 +46,21 @@ const remembered = 4096
 // Ways asks the kernel and watches for changes. Its methods may be called by several goroutines.
 type Ways struct {
 	asks, events, neighbours *netlink.Conn
+	ports                    *netlink.Conn // which tells where bridges' stations are
 	ipsec, policyEvents      *netlink.Conn // nil: this kernel has no IPsec
 
 	changes  chan struct{}
 	appeared chan struct{}
+	moved    chan struct{}
 	readers  sync.WaitGroup
 
 	// What was learned since the last change of its kind.
 	mu       sync.Mutex
 	links    map[int]link
 	arrives  map[int]error
-	hops     map[hop]bool // that answers named
+	hops     map[hop]bool     // that answers named
+	stations map[Station]bool // that Port was asked for
+	gone     map[Station]bool // of those: that moved since
 	answers  map[Question]answer
 	asked    asked
 	rules    *rules
@@ -83,16 +87,17 @@ var groups = []uint32{
 
 // Open begins to watch.
 func Open() (*Ways, error) {
-	w := &Ways{changes: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	w := &Ways{changes: make(chan struct{}, 1), appeared: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 	w.forget()
 	err := w.dial()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch routes: %w", err), w.Close())
 	}
-	w.readers.Go(func() { w.watch(w.events, w.route) })
-	w.readers.Go(func() { w.watch(w.neighbours, w.neighbour) })
+	w.readers.Go(func() { w.watch(w.events, w.when(w.route), w.lost) })
+	w.readers.Go(func() { w.watch(w.neighbours, w.when(w.neighbour), w.lost) })
+	w.readers.Go(func() { w.watch(w.ports, w.move, w.allMoved) })
 	if w.policyEvents != nil {
-		w.readers.Go(func() { w.watch(w.policyEvents, w.anything) })
+		w.readers.Go(func() { w.watch(w.policyEvents, w.when(w.anything), w.lost) })
 	}
 	return w, nil
 }
@@ -110,17 +115,10 @@ func (w *Ways) dial() (err error) {
 	if w.asks, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
 		return err
 	}
-	if w.neighbours, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
+	if w.neighbours, err = neighbours(failures); err != nil {
 		return err
 	}
-	filter, err := failures()
-	if err == nil {
-		err = w.neighbours.SetBPF(filter)
-	}
-	if err == nil {
-		err = w.neighbours.JoinGroup(unix.RTNLGRP_NEIGH)
-	}
-	if err != nil {
+	if w.ports, err = neighbours(ofBridges); err != nil {
 		return err
 	}
 	if w.ipsec, err = netlink.Dial(unix.NETLINK_XFRM, nil); errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -141,7 +139,7 @@ func (w *Ways) Close() error {
 	w.closed = true
 	w.mu.Unlock()
 	var errs []error
-	for _, c := range []*netlink.Conn{w.events, w.neighbours, w.policyEvents, w.asks, w.ipsec} {
+	for _, c := range []*netlink.Conn{w.events, w.neighbours, w.ports, w.policyEvents, w.asks, w.ipsec} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}
@@ -174,10 +172,6 @@ func (w *Ways) Find(q Question) (Way, error) {
 		return Way{}, w.deaf
 	}
 	var reason *Unsafe
-	err := w.arrive(q.Link) // looks every time for what no news tell of
-	if err != nil {
-		return Way{}, err
-	}
 	if a, ok := w.answers[q]; ok {
 		return a.way, a.err
 	}
@@ -199,6 +193,9 @@ func (w *Ways) Find(q Question) (Way, error) {
 }
 
 func (w *Ways) find(q Question) (Way, error) {
+	if _, err := w.link(q.Link); err != nil {
+		return Way{}, err
+	}
 	if !q.Src.Is4() || !q.Dst.Is4() {
 		return Way{}, refuse("%v to %v is not IPv4", q.Src, q.Dst)
 	}
@@ -233,7 +230,8 @@ func (w *Ways) find(q Question) (Way, error) {
 	return way, nil
 }
 
-// Arrives says whether a program may take packets at this device's ingress. The error is an *Unsafe where it may not.
+// Arrives says whether a program may take packets at this device's ingress. The error is an *Unsafe where it may not. It looks every
+// time for what no news tell of.
 func (w *Ways) Arrives(index int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -21,12 +21,14 @@
 #define SECOND(pair) ((__u32)((pair) >> 32))
 #define PAIR(a, b) ((__u64)(a) | (__u64)(b) << 32)
 #define HALVES(a, b) ((__u32)(a) | (__u32)(b) << 16)
+#define CALL_ID_OF(t) ((__u16)(t)->id)
 #else
 #define NET16(x) ((__u16)(x))
 #define FIRST(pair) ((__u32)((pair) >> 32))
 #define SECOND(pair) ((__u32)(pair))
 #define PAIR(a, b) ((__u64)(a) << 32 | (__u64)(b))
 #define HALVES(a, b) ((__u32)(a) << 16 | (__u32)(b))
+#define CALL_ID_OF(t) ((__u16)((t)->id >> 48))
 #endif
 
 // What is put together on the stack is written in words of 64 bits, made with PAIR: before Linux 6.8 the verifier takes the second
@@ -44,7 +46,7 @@ static long (*ringbuf_output)(void *ringbuf, const void *data, __u64 size, __u64
 static long (*tail_call)(void *ctx, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
 
 // The maps are made by the loader (maps.go), which puts them where these names are used.
-extern char places, calls, watched, state, sights, programs;
+extern char places, calls, ports, watched, state, sights, programs;
 
 // tuple tells calls apart, in network byte order. The first 12 bytes are the key of calls and of watched.
 struct tuple {
@@ -55,19 +57,26 @@ struct tuple {
 // call is how the packets of a tuple leave. Addresses and Call ID are in network byte order. It fills a cache line.
 struct call {
 	__u32 generation;	// works while state has the same one
-	__u32 arrives;		// at this link; packets of others are passed on
+	__u32 arrives;		// at this link, if it is not 0; packets of others are passed on
+	__u32 port;		// or at this one, if it is not 0: a port of the bridge by which they arrive
 	__u32 link;		// by which they leave
 	__u32 mark;		// that packets have on the ordinary path
+	__u32 hop;		// of IPv4
 	__u64 addresses;	// of the tuple whose it is
-	__u32 id;
 	__u16 src[2], dst[2];
+	__u16 id;		// of the tuple
 	__u16 call_id;
 	__u16 mtu;		// bytes with the IP header
-	__u32 hop;		// of IPv4
-	__u32 flags;
+	__u16 flags;
 	__u64 packets, bytes;	// bytes with the IP header, as conntrack counts
 };
 
+// bridge is a value of ports, whose keys are links: the Ethernet address of the bridge.
+struct bridge {
+	__u16 address[3], zero;
+};
+
+#define PACKET_OTHERHOST 3 // of skb->pkt_type, where 0 is this host
 #define AF_INET 2
 #define AF_INET6 10
 #define LEAVES_BARE 1 // without an Ethernet header, as from PPP
@@ -135,7 +144,7 @@ INLINE __u32 place_of(const struct tuple *t, __u32 mask)
 
 INLINE int works(const struct call *c, const struct tuple *t, __u32 now)
 {
-	return ONCE(c->generation) == now && ONCE(c->addresses) == t->addresses && ONCE(c->id) == FIRST(t->id);
+	return ONCE(c->generation) == now && ONCE(c->addresses) == t->addresses && ONCE(c->id) == CALL_ID_OF(t);
 }
 
 // enhanced reports whether this is an unfragmented enhanced GRE packet without IP options.
@@ -165,10 +174,19 @@ INLINE __u32 by_tos(__u16 version_tos)
 	return 0; // TC_PRIO_BESTEFFORT
 }
 
-// carry does with a packet what conntrack, NAT and forwarding would do. The IP header begins after link bytes.
-INLINE int carry(struct __sk_buff *skb, const __u32 link)
+// to_bridge reports whether a packet that arrives at a bridge's port is for the bridge itself.
+INLINE int to_bridge(__u32 port, const __u16 *ethernet)
 {
-	if (skb->protocol != NET16(ETH_P_IP) || skb->pkt_type || skb->vlan_present || skb->gso_size)
+	const struct bridge *b = lookup(&ports, &port);
+	return b && b->address[0] == ethernet[0] && b->address[1] == ethernet[1] && b->address[2] == ethernet[2];
+}
+
+// carry does with a packet what conntrack, NAT and forwarding would do. The IP header begins after link bytes. At a bridge's port what
+// is for the bridge is for another host than the port.
+INLINE int carry(struct __sk_buff *skb, const __u32 link, const int at_port)
+{
+	if (skb->protocol != NET16(ETH_P_IP) || skb->vlan_present || skb->gso_size ||
+	    (skb->pkt_type && (!at_port || skb->pkt_type != PACKET_OTHERHOST)))
 		return TC_ACT_UNSPEC;
 	void *data = (void *)(long)skb->data;
 	if (data + link + HEADERS > (void *)(long)skb->data_end) {
@@ -204,7 +222,7 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 			hop[2] = PAIR(ONCE(o->hop6[3]), 0);
 		}
 	}
-	if (ONCE(c->arrives) != skb->ifindex)
+	if ((at_port ? ONCE(c->port) : ONCE(c->arrives)) != skb->ifindex || (at_port && !to_bridge(skb->ifindex, data)))
 		return TC_ACT_UNSPEC;
 
 	// What the kernel would drop for its length or checksum is left to it.
@@ -227,7 +245,8 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 	// The memory of an element that was taken out of the hash table may be another call's at once: what was read until now is this
 	// call's if it still is there.
 	__u16 src0 = ONCE(c->src[0]), src1 = ONCE(c->src[1]), dst0 = ONCE(c->dst[0]), dst1 = ONCE(c->dst[1]), call_id = ONCE(c->call_id);
-	__u32 out = ONCE(c->link), mark = ONCE(c->mark), hop4 = ONCE(c->hop), flags = ONCE(c->flags);
+	__u32 out = ONCE(c->link), mark = ONCE(c->mark), hop4 = ONCE(c->hop);
+	__u16 flags = ONCE(c->flags);
 	if (!works(c, &t, now))
 		return TC_ACT_UNSPEC;
 	__sync_fetch_and_add(&c->packets, 1);
@@ -256,9 +275,10 @@ INLINE int carry(struct __sk_buff *skb, const __u32 link)
 	return redirect_neigh(out, (void *)hop, sizeof(struct bpf_redir_neigh), 0);
 }
 
-// Ingress of devices whose packets have an Ethernet header, and of those whose packets begin with IP (PPP, tun).
-SECTION("pptp/ethernet") int ethernet(struct __sk_buff *skb) { return carry(skb, ETH_HLEN); }
-SECTION("pptp/bare") int bare(struct __sk_buff *skb) { return carry(skb, 0); }
+// Ingress of devices whose packets have an Ethernet header, of those whose packets begin with IP (PPP, tun), and of bridges' ports.
+SECTION("pptp/ethernet") int ethernet(struct __sk_buff *skb) { return carry(skb, ETH_HLEN, 0); }
+SECTION("pptp/bare") int bare(struct __sk_buff *skb) { return carry(skb, 0, 0); }
+SECTION("pptp/port") int port(struct __sk_buff *skb) { return carry(skb, ETH_HLEN, 1); }
 
 // Egress of every device by which calls' packets may leave: tells once in a generation that one did.
 SECTION("pptp/watch") int watch(struct __sk_buff *skb)
@@ -300,5 +320,11 @@ SECTION("pptp/bare_stub") int bare_stub(struct __sk_buff *skb)
 SECTION("pptp/watch_stub") int watch_stub(struct __sk_buff *skb)
 {
 	tail_call(skb, &programs, 2);
+	return TC_ACT_UNSPEC;
+}
+
+SECTION("pptp/port_stub") int port_stub(struct __sk_buff *skb)
+{
+	tail_call(skb, &programs, 3);
 	return TC_ACT_UNSPEC;
 }
