@@ -3,8 +3,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/nftables"
@@ -17,8 +19,9 @@ import (
 
 // The fast path at devices as routers have them. VLAN and PPP devices are in e2e/vm/fast: not every kernel has them.
 
-// The inside is a bridge, as a router with several ports has. Its ports are nobody's way, and where the firewall sees packets there
-// already (bridge-nf-call-iptables, as on hosts with containers), calls that arrive by it stay on the ordinary path.
+// The inside is a bridge, as a router with several ports has, and its clients' packets are taken at the port. Also where the firewall sees
+// packets there (bridge-nf-call-iptables, as on hosts with containers). Where rules look at what passes the bridge, calls are taken
+// behind it; both together leave them on the ordinary path. A client that is at another port now is followed, without a packet lost.
 func TestFastPathBridge(t *testing.T) {
 	w := newWorld(t, lab.Plan{Clients: 2, Servers: 1, Firewall: []lab.Piece{lab.Masquerade("wan")}})
 	h := w.Router.Netlink()
@@ -28,6 +31,9 @@ func TestFastPathBridge(t *testing.T) {
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge", HardwareAddr: port.Attrs().HardwareAddr}}
 	w.must(h.LinkAdd(bridge))
 	w.must(h.LinkSetMaster(port, bridge), h.LinkSetUp(bridge), w.Router.DeleteAddress("lan", inside), w.Router.AddAddress("bridge", inside))
+	w.must(w.Router.AddDevice("empty"))
+	empty, err := h.LinkByName("empty")
+	w.must(err, h.LinkSetMaster(empty, bridge), w.Router.SetLink("empty-end", true))
 	const filter = "net.bridge.bridge-nf-call-iptables"
 	err = w.Router.Sysctl(filter, "0")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -40,21 +46,125 @@ func TestFastPathBridge(t *testing.T) {
 	for i := range w.Clients {
 		legs = append(legs, w.up(w.dialAndCall(w.client(i, peer.Config{CallID: peer.Fixed(5)}), server), server))
 	}
+	// passed counts what comes through the bridge while something is done.
+	passed := func(do func()) uint64 {
+		count := func() uint64 {
+			l, err := h.LinkByName("bridge")
+			w.must(err)
+			return l.Attrs().Statistics.RxPackets
+		}
+		before := count()
+		do()
+		return count() - before
+	}
+	const many = 100
+	talk := func() {
+		for _, l := range legs {
+			w.check(l.client.Echo(w.ctx, many, 100), l.server.Echo(w.ctx, many, 100))
+		}
+	}
+	atPort := func() {
+		t.Helper()
+		w.fast(legs...)
+		w.eventually("packets should be taken at the port", func() error {
+			before := w.conntracked()
+			n := passed(talk)
+			if c := w.conntracked() - before; n >= many || c != 0 {
+				return fmt.Errorf("%d packets went through the bridge, and %d took the ordinary path", n, c)
+			}
+			return nil
+		})
+	}
+	atPort()
+	// The bridge forgets where clients are, and learns it from their packets; then others say that they are elsewhere.
+	learns := func() {
+		t.Helper()
+		w.eventually("packets should come through the bridge, and it should learn from them", func() error {
+			entries, err := h.NeighList(port.Attrs().Index, unix.AF_BRIDGE)
+			w.must(err)
+			known := 0
+			for _, e := range entries {
+				for _, c := range w.Clients {
+					if slices.Equal(e.HardwareAddr, w.ethernetOf(c)) {
+						known++
+					}
+				}
+			}
+			if known < len(w.Clients) {
+				return fmt.Errorf("it knows %d of %d clients at their port", known, len(w.Clients))
+			}
+			return nil
+		})
+	}
+	follows := func() {
+		t.Helper()
+		all := streams(legs...)
+		for range 3 {
+			for _, c := range w.Clients {
+				w.must(h.NeighDel(&netlink.Neigh{LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, HardwareAddr: w.ethernetOf(c)}))
+			}
+			learns()
+		}
+		w.noneLost(all)
+		atPort()
+		all = streams(legs...)
+		for _, c := range w.Clients {
+			w.eventually("the other port should forward", func() error { // a moment after it has a carrier
+				return h.NeighSet(&netlink.Neigh{LinkIndex: empty.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_REACHABLE,
+					Flags: netlink.NTF_MASTER, HardwareAddr: w.ethernetOf(c)})
+			})
+		}
+		learns()
+		for _, s := range all { // what went to the other port is lost
+			if _, _, err := s.Stop(w.ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		atPort()
+	}
+	follows()
+
+	conn, err := w.Router.Nftables()
+	w.must(err)
+	table := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "ports"}
+	chain := func() {
+		conn.AddChain(&nftables.Chain{Table: conn.AddTable(table), Name: "in", Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityFilter})
+		w.must(conn.Flush())
+	}
+	chain()
+	w.ordinary()
 	w.fast(legs...)
-	before := w.conntracked()
-	w.talkLeg(legs...)
-	if n := w.conntracked() - before; n != 0 {
-		t.Errorf("%d packets took the ordinary path", n)
+	if n := passed(talk); n < 2*many {
+		t.Errorf("%d packets went through the bridge, where a chain wants to see all", n)
 	}
 	if filters { // of which nobody is told
 		w.must(w.Router.Sysctl(filter, "1"))
 		w.stays("bridge-nf-call-iptables", legs...)
-		w.must(w.Router.Sysctl(filter, "0"))
+		w.stays("nftables has a chain for what passes bridges", legs...)
 	} else {
 		t.Log("this kernel has no br_netfilter")
 	}
+	conn.DelTable(table)
+	w.must(conn.Flush())
+	atPort()
+	follows()
 	w.hangUp(legs...)
 	w.finish()
+}
+
+// ethernetOf returns the Ethernet address of an inside host.
+func (w *world) ethernetOf(h lab.Station) net.HardwareAddr {
+	w.Helper()
+	links, err := h.Netlink().LinkList()
+	w.must(err)
+	for _, l := range links {
+		if l.Attrs().Name != "lo" && len(l.Attrs().HardwareAddr) == 6 {
+			return l.Attrs().HardwareAddr
+		}
+	}
+	w.Fatal("a host has no Ethernet address")
+	return nil
 }
 
 // What arrives from outside is sent through a shaper, as SQM does. It goes there with the fast path, too, from the moment that

@@ -31,19 +31,20 @@ type fastPath struct {
 	lanes   map[*nat.Mapping]*lane
 	leaving map[fastpath.Tuple]*lane // of those that are awaited
 
-	generation      uint32 // 0: closed
-	last            uint32 // generation that was begun
-	awaited         int    // lanes that are awaited and were not seen in this generation
-	watching        bool
-	blind           string                          // why it is not seen what leaves by some device
-	trouble         string                          // why a generation could not begin
-	links           map[int]ways.Link               // that can be used in this generation
-	ports           []int                           // of bridges
-	around          string                          // why calls would pass by something that is at the devices; empty: nothing is there
-	arrivals        map[int]bool                    // links where carried packets are taken, ports not among them
-	bridged         error                           // why calls would pass by something that is between a bridge and its ports
-	stations        map[ways.Station]map[*lane]bool // whose packets are taken at a bridge's port in this generation, or could be
-	looking, moving bool                            // at what no news tell of, at stations that moved: soon
+	generation uint32 // 0: closed
+	last       uint32 // generation that was begun
+	awaited    int    // lanes that are awaited and were not seen in this generation
+	watching   bool
+	blind      string                          // why it is not seen what leaves by some device
+	trouble    string                          // why a generation could not begin
+	links      map[int]ways.Link               // that can be used in this generation
+	ports      []int                           // of bridges
+	around     string                          // why calls would pass by something that is at the devices; empty: nothing is there
+	arrivals   map[int]bool                    // links where carried packets are taken, ports not among them
+	bridged    error                           // why calls would pass by something that is between a bridge and its ports
+	stations   map[ways.Station]map[*lane]bool // whose packets are taken at a bridge's port in this generation, or could be
+	movers     map[ways.Station]bool           // that moved a moment ago
+	looking    bool                            // at what no news tell of: soon
 
 	opened time.Time     // when the generation began
 	pause  time.Duration // after which the next one does
@@ -358,7 +359,7 @@ func (f *fastPath) begin(now time.Time) {
 	}
 	f.generation, f.opened = f.last, now
 	f.awaited, f.watching, f.blind = len(f.leaving), false, ""
-	f.arrivals, f.stations = map[int]bool{}, map[ways.Station]map[*lane]bool{}
+	f.arrivals, f.stations, f.movers = map[int]bool{}, map[ways.Station]map[*lane]bool{}, map[ways.Station]bool{}
 	f.failed(f.path.Keep(slices.AppendSeq(slices.Clone(f.ports), maps.Keys(f.links))))
 	f.failed(f.path.Begin(f.generation))
 	f.look()

@@ -12,8 +12,8 @@ import (
 // Packets that arrive by a bridge are taken at its port already, where the bridge would do nothing with them but learn where their
 // sender is: that saves more than half of their way. What the port does not take is taken at the bridge.
 
-// movesAtOnce is how long news of stations are gathered. Nothing is wrong meanwhile: who sends from another port is not taken there.
-const movesAtOnce = 100 * time.Millisecond
+// portRest is for how long calls of a station that moved are not taken at ports, at most.
+const portRest = 100 * time.Millisecond
 
 // betweenPorts says what is between bridges and their ports that packets would pass by.
 func (f *fastPath) betweenPorts() (why, err error) {
@@ -83,24 +83,33 @@ func (f *fastPath) port(s ways.Station) (ways.Port, error) {
 // atPorts reports whether packets of any call may be taken at a port.
 func (f *fastPath) atPorts() bool { return f.bridged == nil && len(f.stations) > 0 }
 
-// stationsMoved has calls taken where their stations are now, soon.
+// stationsMoved has the calls of stations that moved taken behind the bridge, which learns from them where they are; and at their ports
+// again after a while.
 func (f *fastPath) stationsMoved(now time.Time) {
-	if f.moving {
-		return
+	if f.generation == 0 {
+		return // the next one begins with what is so then
 	}
-	f.moving = true
-	f.daemon.table.Schedule(&f.moves, now.Add(movesAtOnce), func(time.Time) {
-		if f.moving = false; f.generation == 0 {
-			return // the next one begins with what is so then
+	for _, s := range f.ways.Stations() {
+		for l := range f.stations[s] {
+			f.failed(f.path.LeavePort(l.arrives))
 		}
-		for _, s := range f.ways.Stations() {
-			for l := range f.stations[s] {
-				if l.why = f.carry(l); l.why != "" && f.carries(l) {
-					f.stop(l)
-				}
+		if len(f.movers) == 0 {
+			f.daemon.table.Schedule(&f.moves, now.Add(portRest), f.backToPorts)
+		}
+		f.movers[s] = true
+	}
+}
+
+// backToPorts has calls of stations that moved taken where those are now.
+func (f *fastPath) backToPorts(time.Time) {
+	for s := range f.movers {
+		for l := range f.stations[s] { // of this generation
+			if l.why = f.carry(l); l.why != "" && f.carries(l) {
+				f.stop(l)
 			}
 		}
-	})
+	}
+	clear(f.movers)
 }
 
 // stop ends that a direction is carried; what was counted stays.

@@ -24,8 +24,8 @@ func TestObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"ethernet": {"calls", "places", "state"}, "bare": {"calls", "places", "state"}, "watch": {"sights", "state", "watched"},
-		"ethernet_stub": {"programs"}, "bare_stub": {"programs"}, "watch_stub": {"programs"},
+		"ethernet": {"calls", "places", "state"}, "bare": {"calls", "places", "state"}, "watch": {"sights", "state", "watched"}, "port": {"calls", "places", "ports", "state"},
+		"ethernet_stub": {"programs"}, "bare_stub": {"programs"}, "watch_stub": {"programs"}, "port_stub": {"programs"},
 	}
 	for name, maps := range want {
 		var got []string

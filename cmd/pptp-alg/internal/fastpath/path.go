@@ -152,6 +152,30 @@ func (p *Path) Put(t Tuple, c Call) error {
 	return nil
 }
 
+// LeavePort has packets that arrive as t be taken at no port any more, at once. It is not an error when nothing was put.
+func (p *Path) LeavePort(t Tuple) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	place, there := p.places.of[t]
+	switch {
+	case !there:
+		return nil
+	case place != nil:
+		place.leavePort()
+		return nil
+	}
+	k := t.encode()
+	var v otherValue
+	err := element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &v)
+	if v.Port = 0; err == nil {
+		err = element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &k, &v)
+	}
+	if err != nil {
+		return fmt.Errorf("take %v from a bridge's port: %w", t, err)
+	}
+	return nil
+}
+
 // notSupported is the kernel's ENOTSUPP, which is not for user space but gets there.
 const notSupported = syscall.Errno(524)
 

@@ -39,6 +39,25 @@ func FuzzMessages(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(uint16(unix.RTM_NEWROUTE), append([]byte{unix.AF_INET, 11: 0}, route...))
+	e = netlink.NewAttributeEncoder()
+	e.Bytes(unix.NDA_LLADDR, make([]byte, 6))
+	e.Uint32(unix.NDA_MASTER, 3)
+	station, err := e.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint16(unix.RTM_NEWNEIGH), append([]byte{unix.AF_BRIDGE, sizeofNdMsg - 1: 0}, station...))
+	e = netlink.NewAttributeEncoder()
+	e.Nested(unix.IFLA_PROTINFO, func(n *netlink.AttributeEncoder) error {
+		n.Uint8(unix.IFLA_BRPORT_STATE, forwarding)
+		n.Uint8(unix.IFLA_BRPORT_LOCKED, 1)
+		return nil
+	})
+	port, err := e.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint16(unix.RTM_NEWLINK), append([]byte{unix.AF_BRIDGE, unix.SizeofIfInfomsg - 1: 0}, port...))
 	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {
 		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: data}
 		if l, ok := parseLink(m); ok && l.filtered && l.kind != "bridge" {
@@ -49,6 +68,9 @@ func FuzzMessages(f *testing.F) {
 		}
 		if h, ok := parseNeighbour(m); ok && !h.gateway.IsValid() {
 			t.Errorf("%+v is no neighbour", h)
+		}
+		if p, ok := parsePort(m); ok && typ != unix.RTM_NEWLINK {
+			t.Errorf("%+v is of a message of type %d", p, typ)
 		}
 		if f, ok := parseFilter(m); ok && f.ours() && f.kind != "bpf" {
 			t.Errorf("%+v is ours", f)
@@ -71,9 +93,16 @@ func FuzzMessages(f *testing.F) {
 			}
 		}
 		// And the news, which forget or do not.
-		w := &Ways{changes: make(chan struct{}, 1)}
+		w := &Ways{changes: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 		w.forget()
 		w.route(m)
 		w.neighbour(m)
+		if s, _, ok := parseStation(m); ok {
+			w.stations[s] = true
+		}
+		w.move(m)
+		if (len(w.Stations()) > 0) != (len(w.stations) > 0) {
+			t.Errorf("a station moved, or did not")
+		}
 	})
 }

@@ -102,19 +102,21 @@ func (w *Ways) station(s Station) (int, error) {
 		return 0, fmt.Errorf("ask a bridge for the station %v: %w", net.HardwareAddr(s.Address[:]), err)
 	}
 	for _, m := range replies {
-		if _, index, ok := parseStation(m); ok && index != s.Bridge {
+		if _, index, ok := parseStation(m); ok {
 			return index, nil
 		}
 	}
 	return 0, nil
 }
 
-// parseStation reads an RTM_NEWNEIGH or RTM_DELNEIGH of a bridge, and the index of the port in it; the bridge's own for its address.
+// parseStation reads an RTM_NEWNEIGH or RTM_DELNEIGH of a bridge, and the index of the port in it; 0 for an address of the bridge itself.
 func parseStation(m netlink.Message) (s Station, port int, ok bool) {
 	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH || len(m.Data) < sizeofNdMsg || m.Data[0] != unix.AF_BRIDGE {
 		return Station{}, 0, false
 	}
-	port = int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))
+	if binary.NativeEndian.Uint16(m.Data[8:10])&unix.NUD_PERMANENT == 0 {
+		port = int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))
+	}
 	d, err := netlink.NewAttributeDecoder(m.Data[sizeofNdMsg:])
 	if err != nil {
 		return Station{}, 0, false

@@ -1,0 +1,213 @@
+package ways
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// station is one that sends nothing by itself.
+func (l *lab) station() Station {
+	return Station{l.index("lan"), [6]byte{2, 0, 0, 0, 0, 0x99}}
+}
+
+// learned has the bridge know the client.
+func (l *lab) learned(s Station) {
+	l.t.Helper()
+	if err := l.try("bridge", "fdb", "replace", net.HardwareAddr(s.Address[:]).String(), "dev", "port", "master", "dynamic"); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lab) notAtPort(s Station, words string) {
+	l.t.Helper()
+	p, err := l.w.Port(s)
+	if reason := (*Unsafe)(nil); !errors.As(err, &reason) || !strings.Contains(reason.Reason, words) {
+		l.t.Errorf("%+v, %v, instead of a reason with %q", p, err, words)
+	}
+}
+
+func (l *lab) atPort(s Station, port string) {
+	l.t.Helper()
+	bridge, err := net.InterfaceByName("lan")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	p, err := l.w.Port(s)
+	if want := (Port{l.index(port), port, [6]byte(bridge.HardwareAddr)}); err != nil || p != want {
+		l.t.Errorf("%+v, %v, instead of %+v", p, err, want)
+	}
+}
+
+// moves does something after which the station has to be asked for again.
+func (l *lab) moves(what string, s Station, do func()) {
+	l.t.Helper()
+	for len(l.w.moved) > 0 {
+		<-l.w.moved
+	}
+	l.w.Stations()
+	do()
+	end := time.After(30 * time.Second)
+	for {
+		select {
+		case <-l.w.Moved():
+			if slices.Contains(l.w.Stations(), s) {
+				return
+			}
+		case <-end:
+			l.t.Errorf("%s is no news", what)
+			return
+		}
+	}
+}
+
+// The port of a station is where the bridge has learned that it is.
+func TestPort(t *testing.T) {
+	l := newLab(t)
+	s := l.station()
+	l.notAtPort(s, "lan does not know at which port")
+	l.moves("a station that is new", s, func() { l.learned(s) })
+	l.atPort(s, "port")
+	l.moves("a station that is forgotten", s, func() { l.ip("link set port type bridge_slave fdb_flush") })
+	l.notAtPort(s, "lan does not know at which port")
+	l.learned(s)
+	l.atPort(s, "port")
+
+	other := Station{s.Bridge, [6]byte{2, 3, 4, 5, 6, 7}}
+	l.notAtPort(other, "02:03:04:05:06:07")
+	own := l.bridgeAddress()
+	l.notAtPort(Station{s.Bridge, own}, "does not know at which port")
+	l.notAtPort(Station{l.index("up1"), s.Address}, "up1 is no bridge")
+	l.notAtPort(Station{9999, s.Address}, "no device with the index 9999")
+
+	l.ip("link add name port2 type veth peer name client2", "link set port2 master lan", "link set port2 up", "link set client2 up")
+	l.index("port2")
+	l.settle()
+	l.atPort(s, "port")
+	l.moves("another port", s, func() {
+		if err := l.try("bridge", "fdb", "replace", net.HardwareAddr(s.Address[:]).String(), "dev", "port2", "master", "dynamic"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	l.atPort(s, "port2")
+	l.unchanged("where stations are", func() { l.learned(s); l.learned(other) })
+}
+
+func (l *lab) bridgeAddress() [6]byte {
+	l.t.Helper()
+	bridge, err := net.InterfaceByName("lan")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return [6]byte(bridge.HardwareAddr)
+}
+
+// What a bridge does besides is not passed by, and when that changes it is news.
+func TestPortWhereBridgesDoMore(t *testing.T) {
+	l := newLab(t)
+	s := l.station()
+	l.learned(s)
+	for _, c := range []struct{ name, do, undo, words string }{
+		{"VLANs", "link set lan type bridge vlan_filtering 1", "link set lan type bridge vlan_filtering 0", "lan filters VLANs"},
+		{"a locked port", "link set port type bridge_slave locked on", "link set port type bridge_slave locked off", "certain stations only"},
+		{"a port that is down", "link set port down", "link set port up", "lan does not know at which port"},
+		{"no port of it", "link set port nomaster", "link set port master lan", "lan does not know at which port"},
+	} {
+		l.learned(s)
+		l.settle()
+		l.atPort(s, "port")
+		if strings.Contains(c.do, "vlan_filtering") || strings.Contains(c.do, "locked") {
+			if err := l.try("ip", strings.Fields(c.do)...); err != nil {
+				t.Logf("this kernel does not know %s: %v", c.name, err)
+				continue
+			}
+			l.ip(c.undo)
+			l.settle()
+			l.atPort(s, "port")
+		}
+		l.changed(c.name, func() { l.ip(c.do) })
+		l.notAtPort(s, c.words)
+		l.ip(c.undo)
+		l.index("lan")
+		l.settle()
+	}
+	l.learned(s)
+	l.settle()
+	l.atPort(s, "port")
+	l.changed("the bridge's address", func() { l.ip("link set lan address 02:00:00:00:00:77") })
+	l.atPort(s, "port")
+
+	l.ip("link add shaper type ifb", "link set shaper up")
+	l.tc("qdisc add dev port clsact")
+	l.settle()
+	l.atPort(s, "port")
+	l.changed("a filter", func() {
+		l.tc("filter add dev port ingress protocol ip prio 10 u32 match u32 0 0 action mirred egress redirect dev shaper")
+	})
+	l.notAtPort(s, "port has a tc filter (u32)")
+	l.changed("no filter", func() { l.tc("qdisc del dev port clsact") })
+	l.atPort(s, "port")
+}
+
+// A port that spanning tree does not let forward yet is none, and that it does is news.
+func TestPortUnderSpanningTree(t *testing.T) {
+	l := newLab(t)
+	s := l.station()
+	if err := l.try("bridge", "fdb", "replace", net.HardwareAddr(s.Address[:]).String(), "dev", "port", "master", "static"); err != nil {
+		t.Fatal(err)
+	}
+	l.ip("link set lan type bridge forward_delay 200 stp_state 1", "link set port down", "link set port up")
+	l.notAtPort(s, "does not forward (spanning tree)")
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		select {
+		case <-l.w.Changes():
+		case <-time.After(time.Until(end)):
+		}
+		if _, err := l.w.Port(s); err == nil {
+			break
+		}
+	}
+	l.atPort(s, "port")
+}
+
+// After news were lost every station that was asked for may be elsewhere.
+func TestStationsLost(t *testing.T) {
+	w := &Ways{moved: make(chan struct{}, 1)}
+	w.forget()
+	var want []string
+	for i := range 3 {
+		s := Station{7, [6]byte{2, 0, 0, 0, 0, byte(i)}}
+		w.stations[s] = true
+		want = append(want, fmt.Sprint(s))
+	}
+	w.allMoved()
+	<-w.Moved()
+	var got []string
+	for _, s := range w.Stations() {
+		got = append(got, fmt.Sprint(s))
+	}
+	if slices.Sort(got); !slices.Equal(got, want) || len(w.Stations()) != 0 {
+		t.Errorf("%q have moved, not %q", got, want)
+	}
+}
+
+// A kernel that has ebtables is told from one that has not, as far as it can be seen here: by the symbols of the kernel.
+func TestEbtables(t *testing.T) {
+	var reason *Unsafe
+	err := Ebtables()
+	if err != nil && !errors.As(err, &reason) {
+		t.Fatal(err)
+	}
+	symbols, e := os.ReadFile("/proc/kallsyms")
+	if e != nil {
+		t.Skipf("which symbols has the kernel? %v", e)
+	}
+	if has := strings.Contains(string(symbols), " ebt_register_table"); has != (err != nil) {
+		t.Errorf("the kernel has ebtables: %v; it is said: %v", has, err)
+	}
+}
