@@ -221,7 +221,7 @@ func TestFast(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build pptp-alg: %v\n%s", err, out)
 	}
-	w := world1(t, Fast, options{program: program, config: limitsOff, bridge: true})
+	w := world1(t, Fast, options{program: program, config: limitsOff, inside: bridged})
 	if err := w.place(t.Context(), 20, 1, manner{echo: true, vanish: true}); err != nil {
 		t.Fatal(err)
 	}

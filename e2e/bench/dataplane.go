@@ -20,17 +20,17 @@ type competitor struct {
 // stageKinds says who takes part at a number of calls. One call of pptp-alg is
 // measured in every stage: what many calls cost is then a ratio within a round.
 func stageKinds(calls int) []entrant {
-	all := []entrant{{Plain, calls, false}, {Helper, calls, false}, {ALG, calls, false}}
+	all := []entrant{{Plain, calls, routed}, {Helper, calls, routed}, {ALG, calls, routed}}
 	if calls == 1 {
-		return append(all, entrant{Masq, 1, false}, entrant{Entries, 1, false})
+		return append(all, entrant{Masq, 1, routed}, entrant{Entries, 1, routed})
 	}
-	return append(all, entrant{ALG, 1, false})
+	return append(all, entrant{ALG, 1, routed})
 }
 
 type entrant struct {
 	kind   Kind
 	calls  int
-	bridge bool // at the router's inside
+	inside inside
 }
 
 // dataPlane measures all stages.
@@ -83,7 +83,7 @@ func (r *run) stage(ctx context.Context, d *Data, calls int, entrants []entrant,
 func (r *run) compete(ctx context.Context, e entrant) (c *competitor, err error) {
 	began := time.Now()
 	o := r.options()
-	o.bridge = e.bridge
+	o.inside = e.inside
 	w, err := newWorld(ctx, e.kind, o)
 	if err != nil {
 		return nil, err

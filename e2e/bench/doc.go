@@ -24,7 +24,8 @@
 //
 // The fast path is measured with a bridge at the router's inside, and so are plain
 // forwarding and pptp-alg without it, in the same rounds. Its calls are set up as
-// all others, and are on it in both directions before the first turn.
+// all others, and are on it in both directions before the first turn. Some stages
+// are measured again with a firewall that sees packets at the bridge's port.
 //
 // # Documents
 //

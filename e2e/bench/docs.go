@@ -18,7 +18,7 @@ const (
 )
 
 // blockNames are the blocks, in the order in which a terminal shows them.
-var blockNames = []string{"machine", "rates", "ways", "throughput", "latency", "setup", "messages", "scale", "size", "fast", "fast-throughput", "fast-ways", "fast-latency", "targets", "summary"}
+var blockNames = []string{"machine", "rates", "ways", "throughput", "latency", "setup", "messages", "scale", "size", "fast", "fast-throughput", "fast-watched", "fast-ways", "fast-latency", "targets", "summary"}
 
 // blocks makes the text of every block.
 func blocks(r *Results) map[string]string {
@@ -32,6 +32,7 @@ func blocks(r *Results) map[string]string {
 		b["rates"], b["ways"], b["throughput"], b["latency"], b["machine"] = rateTable(d), wayTable(d, Plain, Helper, ALG), throughputTable(d), latencyTable(d), machineText(d.Machine)
 	}
 	if d := r.Fast; d != nil {
+		b["fast-watched"] = fastTable(d.Watched)
 		b["fast"], b["fast-throughput"], b["fast-ways"], b["fast-latency"] = fastCurveLink+fastTable(d.Rates), fastTable(d.Throughput), wayTable(d, Plain, ALG, Fast), latencyTable(d)
 	}
 	if c := r.Control; c != nil {

@@ -25,6 +25,7 @@ type Data struct {
 	Large      int          `json:"large_payload_bytes"`
 	Throughput []Rate       `json:"throughput"`
 	Latency    []Percentile `json:"latency"`
+	Watched    []Rate       `json:"watched,omitempty"` // of the fast path, where the firewall sees packets at the bridge's port
 }
 
 // Rate is packets a second of one core, in rounds that all rates with the same

@@ -31,6 +31,7 @@ type Plan struct {
 	Details []int         // stages with latency and throughput
 	Packets int           // single packets in a round of the latency
 	Fast    []int         // stages of the fast path
+	Watched []int         // and those of them with a firewall at the bridge's port
 
 	ControlRounds int
 	Alone, Crowd  int // calls in a round: one after the other; with all clients
@@ -49,7 +50,7 @@ type Plan struct {
 func Full() Plan {
 	return Plan{
 		Calls: []int{1, 10, 100, 1_000, 4_000, 10_000, 50_000}, Helper: 10_000, Rounds: 15, Turn: 100 * time.Millisecond, Payload: 100, Large: 1400,
-		Details: []int{1, 10_000}, Packets: 2_000, Fast: []int{1, 4_000, 50_000},
+		Details: []int{1, 10_000}, Packets: 2_000, Fast: []int{1, 4_000, 50_000}, Watched: []int{1, 4_000},
 		ControlRounds: 7, Alone: 300, Crowd: 1_280, Echoes: 2_000,
 		Scale: []int{10_000, 50_000}, Rest: 75 * time.Second, IdleCalls: 10_000, Idle: 2 * time.Minute,
 		Starts: 11, Builds: len(architectures),
@@ -59,7 +60,7 @@ func Full() Plan {
 // Once runs everything with small numbers, to see that it works.
 func Once() Plan {
 	return Plan{
-		Calls: []int{1, 100}, Helper: 100, Rounds: 1, Turn: 10 * time.Millisecond, Payload: 100, Large: 1400, Details: []int{1}, Packets: 100, Fast: []int{1, 100},
+		Calls: []int{1, 100}, Helper: 100, Rounds: 1, Turn: 10 * time.Millisecond, Payload: 100, Large: 1400, Details: []int{1}, Packets: 100, Fast: []int{1, 100}, Watched: []int{1},
 		ControlRounds: 1, Alone: 10, Crowd: 128, Echoes: 20,
 		Scale: []int{200}, IdleCalls: 100, Idle: 200 * time.Millisecond,
 		Starts: 1, Builds: 1,

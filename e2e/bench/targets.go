@@ -43,6 +43,13 @@ func targets(r *Results) []target {
 			least(fmt.Sprintf("fast path, packets a second at %s, to plain forwarding", calls(n)), 1.15, fast.over(plain), "")
 			least(fmt.Sprintf("fast path, packets a second at %s, to without it", calls(n)), 1.5, fast.over(alg), "")
 		}
+		for _, n := range stages(d.Watched) {
+			plain, _ := both(d.Watched, n, Plain, 0)
+			alg, _ := both(d.Watched, n, ALG, 0)
+			fast, _ := both(d.Watched, n, Fast, 0)
+			least(fmt.Sprintf("the same with bridge-nf-call-iptables, at %s, to plain forwarding", calls(n)), 1.15, fast.over(plain), "")
+			least(fmt.Sprintf("the same with bridge-nf-call-iptables, at %s, to without it", calls(n)), 1.5, fast.over(alg), "")
+		}
 		for _, p := range d.Latency {
 			if p.Kind != Fast {
 				continue

@@ -87,8 +87,17 @@ type world struct {
 type options struct {
 	program string // pptp-alg
 	config  string // of the daemon
-	bridge  bool   // at the router's inside
+	inside  inside
 }
+
+// inside says how the inside is connected with the router.
+type inside int
+
+const (
+	routed  inside = iota // a device of its own
+	bridged               // a bridge
+	watched               // a bridge where the firewall sees packets at the ports (bridge-nf-call-iptables)
+)
 
 // limitsOff lifts the daemon's limits that many calls of few clients run into.
 const limitsOff = "[limits]\ncalls_per_client = 0\ncalls_per_connection = 0\ncalls = 0\nconnections_per_client = 0\nconnections = 0\nsegments_per_client = 0\n"
@@ -131,11 +140,11 @@ func (w *world) wire(o options) (err error) {
 	if w.outside, err = w.Host("outside"); err != nil {
 		return err
 	}
-	inside := func() error { return w.Link(w.inside, "lan", w.router, "lan") }
-	if o.bridge {
-		inside = w.bridged
+	wired := func() error { return w.Link(w.inside, "lan", w.router, "lan") }
+	if o.inside != routed {
+		wired = func() error { return w.bridged(o.inside == watched) }
 	}
-	err = errors.Join(inside(), w.Link(w.router, "wan", w.outside, "wan"),
+	err = errors.Join(wired(), w.Link(w.router, "wan", w.outside, "wan"),
 		w.router.AddAddress("lan", netip.PrefixFrom(lanRouter, prefixBits)), w.router.AddAddress("wan", netip.PrefixFrom(wanRouter, prefixBits)),
 		w.outside.AddAddress("wan", netip.PrefixFrom(wanServer, prefixBits)))
 	if err != nil {
