@@ -9,17 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply brings about the ruleset, and with it these elements of the guard, if any, besides those that are there.
+// Elements are what a table has besides the ruleset: the guard, and the flows of the control connections that are known.
+type Elements struct {
+	Calls []Call
+	Flows []Flow
+}
+
+// keys are the elements as the kernel has them, by their set.
+func (e Elements) keys() (map[string][][]byte, error) {
+	calls, err := keysOf(e.Calls)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := keysOf(e.Flows)
+	return map[string][][]byte{CallsSet: calls, ConnectionsSet: flows}, err
+}
+
+// Apply is ApplyWith for elements of the guard alone.
+func (k *Kernel) Apply(r Ruleset, calls ...Call) error { return k.ApplyWith(r, Elements{Calls: calls}) }
+
+// ApplyWith brings about the ruleset, and with it these elements, if any, besides those that are there.
 //
 // It is atomic: packets meet the table as it was or as it shall be, and when the kernel objects to anything nothing has
 // changed. It is idempotent: a table that is as it should be is left untouched, counters and handles included. A table
-// that differs (of another version or configuration, edited by hand) is replaced by one with the same guard elements
+// that differs (of another version or configuration, edited by hand) is replaced by one with the same elements
 // and counts.
-func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
+func (k *Kernel) ApplyWith(r Ruleset, e Elements) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	const doing = "apply ruleset"
-	keys, err := callKeys(calls)
+	keys, err := e.keys()
 	if err != nil {
 		return fmt.Errorf("rules: %s: %w", doing, err)
 	}
@@ -30,11 +49,15 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 	k.fresh = len(found) == 0
 	if len(differences(r.table.wanted(), found)) == 0 {
 		k.applied, k.verified, k.left = &r, generation, generation
-		if len(keys) == 0 {
+		var messages []message
+		for _, x := range r.table.sets {
+			messages = append(messages, elements(unix.NFT_MSG_NEWSETELEM, create, x.name, keys[x.name])...)
+		}
+		if len(messages) == 0 {
 			return nil
 		}
 		k.left++
-		return k.commit(doing, elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, keys))
+		return k.commit(doing, messages)
 	}
 
 	counts := map[string]Counter{}
@@ -42,12 +65,16 @@ func (k *Kernel) Apply(r Ruleset, calls ...Call) error {
 		if counts, err = k.counts(); err != nil {
 			return explain(doing+": keep counters", err)
 		}
-		if _, ok := found["set "+CallsSet]; ok {
-			kept, err := k.keys(CallsSet)
-			if err != nil {
-				return explain(doing+": keep elements of set "+CallsSet, err)
+		for _, x := range r.table.sets {
+			// Of a set of another layout nothing can be kept.
+			if _, ours := keys[x.name]; !ours || found["set "+x.name] != x.describe() {
+				continue
 			}
-			keys = merge(keys, kept)
+			kept, err := k.keys(x.name)
+			if err != nil {
+				return explain(doing+": keep elements of set "+x.name, err)
+			}
+			keys[x.name] = merge(keys[x.name], kept)
 		}
 	}
 	k.applied, k.verified = nil, 0
@@ -78,13 +105,11 @@ func (k *Kernel) Untouched() (bool, error) {
 	return k.applied != nil && generation == k.left, nil
 }
 
-// merge adds to keys those of a set that are of the present layout; of an older one nothing can be kept.
+// merge adds to keys those that were there, and leaves none twice.
 func merge(keys, kept [][]byte) [][]byte {
 	all := map[string]bool{}
 	for _, key := range append(keys, kept...) {
-		if len(key) == callKeyLength {
-			all[string(key)] = true
-		}
+		all[string(key)] = true
 	}
 	keys = nil
 	for key := range maps.Keys(all) {

@@ -41,10 +41,16 @@ func (c Call) key() ([]byte, error) {
 	return append(key, 0, 0), nil
 }
 
-func callKeys(calls []Call) ([][]byte, error) {
-	keys := make([][]byte, 0, len(calls))
-	for _, c := range calls {
-		key, err := c.key()
+// keyed is an element of a set whose elements come and go.
+type keyed interface {
+	comparable
+	key() ([]byte, error)
+}
+
+func keysOf[E keyed](elements []E) ([][]byte, error) {
+	keys := make([][]byte, 0, len(elements))
+	for _, e := range elements {
+		key, err := e.key()
 		if err != nil {
 			return nil, err
 		}
@@ -58,23 +64,7 @@ func callKeys(calls []Call) ([][]byte, error) {
 func (k *Kernel) Add(calls ...Call) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	keys, err := callKeys(calls)
-	if err != nil {
-		return fmt.Errorf("rules: add to guard: %w", err)
-	}
-	for part := range slices.Chunk(keys, batchSize) {
-		failures, err := k.transact(elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, part), true)
-		if err != nil {
-			return explain("add to guard", err)
-		}
-		if absent(failures) {
-			return fmt.Errorf("rules: add to guard: %w", ErrAbsent)
-		}
-		if err := objection("add to guard", nil, failures); err != nil {
-			return err
-		}
-	}
-	return nil
+	return addTo(k, "add to guard", CallsSet, calls)
 }
 
 // Delete takes tuples from the guard. Those that are not there, or a table that is not there, are no error: the end is
@@ -82,12 +72,36 @@ func (k *Kernel) Add(calls ...Call) error {
 func (k *Kernel) Delete(calls ...Call) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	keys, err := callKeys(calls)
+	return deleteFrom(k, "delete from guard", CallsSet, calls)
+}
+
+func addTo[E keyed](k *Kernel, doing, set string, added []E) error {
+	keys, err := keysOf(added)
 	if err != nil {
-		return fmt.Errorf("rules: delete from guard: %w", err)
+		return fmt.Errorf("rules: %s: %w", doing, err)
 	}
 	for part := range slices.Chunk(keys, batchSize) {
-		if err := k.delete(part); err != nil {
+		failures, err := k.transact(elements(unix.NFT_MSG_NEWSETELEM, create, set, part), true)
+		if err != nil {
+			return explain(doing, err)
+		}
+		if absent(failures) {
+			return fmt.Errorf("rules: %s: %w", doing, ErrAbsent)
+		}
+		if err := objection(doing, nil, failures); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func deleteFrom[E keyed](k *Kernel, doing, set string, deleted []E) error {
+	keys, err := keysOf(deleted)
+	if err != nil {
+		return fmt.Errorf("rules: %s: %w", doing, err)
+	}
+	for part := range slices.Chunk(keys, batchSize) {
+		if err := k.delete(doing, set, part); err != nil {
 			return err
 		}
 	}
@@ -97,11 +111,10 @@ func (k *Kernel) Delete(calls ...Call) error {
 // delete adds the elements before it deletes them, in one transaction: to delete what is not there fails, and a failed
 // transaction makes the kernel wait until every packet in flight has left the ruleset, which takes milliseconds. No
 // packet sees the addition. (NFT_MSG_DESTROYSETELEM, which would do, came with Linux 6.3.)
-func (k *Kernel) delete(keys [][]byte) error {
-	const doing = "delete from guard"
+func (k *Kernel) delete(doing, set string, keys [][]byte) error {
 	keys = merge(nil, keys) // an element can be deleted only once
-	messages := elements(unix.NFT_MSG_NEWSETELEM, create, CallsSet, keys)
-	messages = append(messages, elements(unix.NFT_MSG_DELSETELEM, remove, CallsSet, keys)...)
+	messages := elements(unix.NFT_MSG_NEWSETELEM, create, set, keys)
+	messages = append(messages, elements(unix.NFT_MSG_DELSETELEM, remove, set, keys)...)
 	failures, err := k.transact(messages, true)
 	if err != nil {
 		return explain(doing, err)

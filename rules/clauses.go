@@ -38,6 +38,7 @@ const (
 	reg  = unix.NFT_REG_1
 	reg1 = unix.NFT_REG32_01
 	reg2 = unix.NFT_REG32_02
+	reg3 = unix.NFT_REG32_03
 )
 
 // Offsets in the IPv4 header (RFC 791), the TCP header (RFC 9293), and the enhanced GRE header (RFC 2637, section 4.1).

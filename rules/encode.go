@@ -214,8 +214,8 @@ func (r rule) needs() needs {
 }
 
 // messages is the whole table as a batch that puts it in the place of whatever is there under its name: created if
-// absent, so that it can be deleted, then created for good.
-func (t table) messages(calls [][]byte, counts map[string]Counter) []message {
+// absent, so that it can be deleted, then created for good. filled are the elements that come and go, by their set.
+func (t table) messages(filled map[string][][]byte, counts map[string]Counter) []message {
 	batch := []message{newTable(t), deleteTable(), newTable(t)}
 	for _, c := range t.counters {
 		batch = append(batch, newCounter(c, counts[c.name]))
@@ -225,10 +225,7 @@ func (t table) messages(calls [][]byte, counts map[string]Counter) []message {
 	}
 	for i, s := range t.sets {
 		batch = append(batch, newSet(s, uint32(i+1)))
-		var keys [][]byte
-		if s.name == CallsSet {
-			keys = calls
-		}
+		keys := filled[s.name]
 		for _, e := range s.elements {
 			keys = append(keys, e.key)
 		}

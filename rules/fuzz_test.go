@@ -16,7 +16,7 @@ func FuzzReplies(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for i, m := range r.table.messages([][]byte{make([]byte, callKeyLength)}, nil) {
+	for i, m := range r.table.messages(map[string][][]byte{CallsSet: {make([]byte, callKeyLength)}, ConnectionsSet: {make([]byte, flowKeyLength)}}, nil) {
 		f.Add(appendMessage(nil, nftables(m.kind), 0, uint32(i), unix.NFPROTO_IPV4, 0, m.attributes))
 	}
 	f.Add(appendMessage(nil, 2, 0, 1, 0xff, 0xffff, nil))

@@ -162,8 +162,9 @@ func compose(c Config) table {
 			{Unmapped, "enhanced GRE of no known call, the router's own included"},
 			{Truncated, "enhanced GRE that is too short for a Call ID"},
 			{Unknown, "GRE of version 1 with a protocol that is not PPTP's"},
+			{Stray, "segments of known control connections that no conntrack entry fits"},
 		},
-		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples()},
+		sets: []set{controlPorts(c.Ports), bareACKs(), callTuples(), connections()},
 	}
 	if c.Rate > 0 {
 		t.counters = append(t.counters, counter{Excess, "segments of control connections dropped: their client sends too many"})
@@ -227,6 +228,7 @@ func compose(c Config) table {
 		rules: []rule{
 			{[]clause{isEstablished(), verdict("return")}, "the packets of calls leave here, and most others"},
 			{[]clause{gre(), jump("gre")}, "GRE of any kind"},
+			{[]clause{noSYN(), jump("strays")}, "TCP that is not established, and begins no connection either"},
 		},
 	}
 	greChain := chain{
@@ -248,7 +250,7 @@ func compose(c Config) table {
 		t.helpers = []helper{{anchorHelper, c.Anchor, "does nothing here: the kernel offloads no connection that has a helper"}}
 		prerouting.rules = append(prerouting.rules, anchoring()...)
 	}
-	t.chains = []chain{forward, input, output, segments, control, prerouting, greChain, nat}
+	t.chains = []chain{forward, input, output, segments, control, prerouting, greChain, strays(c), nat}
 
 	if c.Guard == GuardAll {
 		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})

@@ -29,7 +29,7 @@ func (t table) wanted() state {
 		s["helper "+h.name] = h.describe()
 	}
 	for _, x := range t.sets {
-		s["set "+x.name] = describeSet(x.flags, x.keyType, x.keyLength)
+		s["set "+x.name] = x.describe()
 		if !x.dynamic {
 			var keys [][]byte
 			for _, e := range x.elements {
@@ -77,6 +77,9 @@ func differences(wanted, found state) []string {
 func ruleName(chain string, index int) string {
 	return fmt.Sprintf("rule %d of chain %s", index+1, chain)
 }
+
+// describe is the set's part of a state.
+func (s set) describe() string { return describeSet(s.flags, s.keyType, s.keyLength) }
 
 // describeSet leaves nft's notes out: versions of nft word them differently, and they do nothing.
 func describeSet(flags, keyType, keyLength uint32) string {

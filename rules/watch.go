@@ -148,22 +148,26 @@ func (w *Watch) Close() error {
 
 // Missing returns those of the calls that are not in the guard (any more). ErrAbsent: there is no table, or no such set.
 func (k *Kernel) Missing(calls []Call) ([]Call, error) {
-	if len(calls) == 0 {
+	return lacking(calls, k.Calls)
+}
+
+func lacking[E comparable](wanted []E, list func() ([]E, error)) ([]E, error) {
+	if len(wanted) == 0 {
 		return nil, nil
 	}
-	there, err := k.Calls()
+	found, err := list()
 	if err != nil {
 		return nil, err
 	}
-	guarded := make(map[Call]struct{}, len(there))
-	for _, c := range there {
-		guarded[c] = struct{}{}
+	there := make(map[E]struct{}, len(found))
+	for _, e := range found {
+		there[e] = struct{}{}
 	}
-	var missing []Call
-	for _, c := range calls {
-		if _, ok := guarded[c]; !ok {
-			missing = append(missing, c)
+	var gone []E
+	for _, e := range wanted {
+		if _, ok := there[e]; !ok {
+			gone = append(gone, e)
 		}
 	}
-	return missing, nil
+	return gone, nil
 }
