@@ -407,6 +407,13 @@ func (w *world) drain() {
 		}
 		return err
 	})
+	w.eventually("the rules should know no control connections that are over", func() error {
+		elements, err := w.Router.Elements(table, connectionsSet)
+		if open := w.daemonStatus().Open(); err == nil && len(elements) > 2*open {
+			err = fmt.Errorf("%d elements, and %d connections: %x", len(elements), open, elements)
+		}
+		return err
+	})
 	if s := w.status(0); len(s.Calls) != 0 {
 		w.Errorf("status still lists %d calls", len(s.Calls))
 	}
@@ -414,8 +421,9 @@ func (w *world) drain() {
 
 // What the daemon's documentation promises to have in the kernel.
 const (
-	table    = "pptp-alg"
-	guardSet = "calls"
+	table          = "pptp-alg"
+	guardSet       = "calls"
+	connectionsSet = "connections" // both flows of those control connections whose entries the daemon puts back
 )
 
 // stop stops the daemon with SIGTERM and wants the rules as they were before.

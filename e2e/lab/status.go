@@ -59,6 +59,19 @@ func (s SideStatus) String() string {
 	return fmt.Sprintf("%v call %d (seen as %v call %d)", s.Address, s.CallID, s.TranslatedAddress, s.TranslatedCallID)
 }
 
+// Open counts the control connections that are not over.
+func (s *Status) Open() (n int) {
+	for _, raw := range s.Connections {
+		var c struct {
+			State string `json:"state"`
+		}
+		if json.Unmarshal(raw, &c) == nil && c.State != "closing" && c.State != "closed" {
+			n++
+		}
+	}
+	return n
+}
+
 // Counter reads a counter that is a plain number; 0 if there is none.
 func (s *Status) Counter(name string) (value uint64) {
 	_ = json.Unmarshal(s.Counters[name], &value)

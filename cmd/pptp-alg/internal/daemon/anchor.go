@@ -152,7 +152,7 @@ func (d *daemon) reviewAnchor(now time.Time) {
 	}
 	r, err := d.rulesFor(d.config)
 	if err == nil {
-		err = d.install(r)
+		err = d.install(r, rules.Elements{})
 	}
 	if err != nil {
 		d.log.Error("cannot change the anchor of control connections", "to", d.anchor, "error", err)
@@ -163,10 +163,10 @@ func (d *daemon) reviewAnchor(now time.Time) {
 	d.log.Info("the anchor of control connections has changed", "to", d.anchor)
 }
 
-// install brings about a ruleset, whose helper the kernel has to know. The
+// install brings about a ruleset with these elements and those that are there, whose helper the kernel has to know. The
 // registry is one for all namespaces: a daemon in another one, which is just
 // stopping, may have taken ours for nobody's.
-func (d *daemon) install(r rules.Ruleset, guard ...rules.Call) error {
+func (d *daemon) install(r rules.Ruleset, e rules.Elements) error {
 	for try := 1; ; try++ {
 		if r.Config().Anchor == ownHelper {
 			if err := d.plane.ct.RegisterHelper(ownHelper); err != nil {
@@ -174,7 +174,7 @@ func (d *daemon) install(r rules.Ruleset, guard ...rules.Call) error {
 			}
 			d.anchor.registered = true
 		}
-		err := d.plane.rules.Apply(r, guard...)
+		err := d.plane.rules.ApplyWith(r, e)
 		var lacking *rules.UnsupportedError
 		if err == nil || try == 3 || !errors.As(err, &lacking) {
 			return err

@@ -15,7 +15,7 @@ import (
 // entryOfConnection returns the conntrack entry of a control connection, without a timeout. Whoever
 // the kernel took for its opener, it is the client here.
 func (d *daemon) entryOfConnection(c *alg.Connection) conntrack.Connection {
-	ends, path := c.Note.([2]end), c.Path()
+	ends, path := noteOf(c).ends, c.Path()
 	client, server := ends[nat.Client], ends[nat.Server]
 	return conntrack.Connection{
 		Original: conntrack.Tuple{Src: client.real, Dst: server.told},
@@ -62,6 +62,8 @@ func (d *daemon) reconnect(c *alg.Connection) bool {
 		entry.Helper = ""
 		restored, err = d.plane.ct.RestoreConnection(entry)
 	}
+	noteOf(c).stuck = err != nil
+	d.review(c)
 	if err != nil {
 		d.limited("cannot put the conntrack entry of a control connection back", "client", c.Flow.Client, "server", c.Flow.Server, "error", err)
 		return false

@@ -57,8 +57,9 @@ type daemon struct {
 	journal  *journal
 	dropped  map[*alg.Connection]farewell // on request; see drop.go
 	unheard  map[*alg.Connection]heard    // whose conntrack entries were put back; see unseen.go
-	fast     *fastPath                    // nil: off, or this kernel cannot
-	cannot   string                       // why there is no fast path, where it is wanted
+	strays   strays
+	fast     *fastPath // nil: off, or this kernel cannot
+	cannot   string    // why there is no fast path, where it is wanted
 
 	lostRecords atomic.Uint64 // of the call log
 	counters    counters
@@ -195,7 +196,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 	tc := tableConfig(d.config, d.callEvent)
 	tc.Changed = d.journal.callChanged
 	d.table = nat.NewTable(tc, d.plane, rand.New(rand.NewPCG(seed[0], seed[1])))
-	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent, Changed: d.journal.connectionChanged}, d.table)
+	d.alg = alg.New(alg.Config{Decide: d.settle, Notify: d.connectionEvent, Changed: d.connectionChanged}, d.table)
 	d.journal.table, d.journal.alg, d.journal.ours = d.table, d.alg, d.keeper.ours
 
 	if err = alone(kernel); err != nil {
@@ -232,7 +233,7 @@ func (d *daemon) start() (closers []func() error, err error) {
 		d.journal.close(time.Now())
 		return nil
 	})
-	if err = d.install(d.ruleset, d.guard()...); err != nil {
+	if err = d.install(d.ruleset, d.elements()); err != nil {
 		return closers, err
 	}
 	undo(func() error {

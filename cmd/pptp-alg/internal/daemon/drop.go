@@ -123,7 +123,7 @@ func (d *daemon) dropConnection(now time.Time, c *alg.Connection) (done status.D
 	failed := func(err error) (status.DroppedConnection, error) {
 		return done, fmt.Errorf("the control connection of %v with %v stays as it is: %w", c.Flow.Client, c.Flow.Server, err)
 	}
-	ends, path := c.Note.([2]end), c.Path()
+	ends, path := noteOf(c).ends, c.Path()
 	if path.Zone.ID != 0 {
 		return failed(fmt.Errorf("it is in conntrack zone %d, where the router cannot speak for its ends; have the client hang up", path.Zone.ID))
 	}

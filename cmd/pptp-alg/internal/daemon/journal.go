@@ -217,8 +217,8 @@ func (j *journal) call(c *coder, call *nat.Call, put func(key, value []byte)) {
 
 func (j *journal) connection(c *coder, conn *alg.Connection, put func(key, value []byte)) {
 	r := connectionState{Record: conn.Record()}
-	if ends, ok := conn.Note.([2]end); ok {
-		r.told = [2]netip.AddrPort{ends[nat.Client].told, ends[nat.Server].told}
+	if n, ok := conn.Note.(*note); ok {
+		r.told = [2]netip.AddrPort{n.ends[nat.Client].told, n.ends[nat.Server].told}
 	} else {
 		r.told = [2]netip.AddrPort{r.Flow.Client, r.Flow.Server}
 	}

@@ -145,15 +145,14 @@ func (d *daemon) checkTable(now time.Time) {
 	k := &d.keeper
 	defer func(began time.Time) { k.took.Store(int64(time.Since(began))) }(time.Now())
 	d.plane.catchUp() // so that what is missing is so for another reason
-	guard := d.guard()
+	d.setFlows()
+	wanted := d.elements()
 	damage, err := d.plane.rules.Diff(d.ruleset)
 	if err == nil && len(damage) == 0 {
-		var lost []rules.Call
-		if lost, err = d.plane.rules.Missing(guard); err == nil && len(lost) == 0 {
+		if damage, err = d.lacking(wanted); err == nil && len(damage) == 0 {
 			k.repairs.whole()
 			return
 		}
-		damage = []string{"elements of the set " + rules.CallsSet + " are missing"}
 	}
 	if next := k.repairs.due(now); err == nil && now.Before(next) {
 		d.table.Schedule(&k.again, next, d.checkTable)
@@ -161,7 +160,7 @@ func (d *daemon) checkTable(now time.Time) {
 	}
 	k.repairs.begin(now)
 	if err == nil {
-		err = d.repair(guard, damage)
+		err = d.repair(wanted, damage)
 	}
 	if err != nil {
 		d.limited("cannot put the nftables table of this daemon back", "error", err, "changed by", k.last.String(), "next attempt in", k.repairs.pause)
@@ -175,15 +174,34 @@ func (d *daemon) guard() (guard []rules.Call) {
 	return guard
 }
 
+// elements lists everything that the table is to have besides the ruleset.
+func (d *daemon) elements() rules.Elements { return rules.Elements{Calls: d.guard(), Flows: d.flows()} }
+
+// lacking says in words which of these elements are missing.
+func (d *daemon) lacking(wanted rules.Elements) (damage []string, err error) {
+	calls, err := d.plane.rules.Missing(wanted.Calls)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := d.plane.rules.MissingFlows(wanted.Flows)
+	if len(calls) > 0 {
+		damage = append(damage, "elements of the set "+rules.CallsSet+" are missing")
+	}
+	if len(flows) > 0 {
+		damage = append(damage, "elements of the set "+rules.ConnectionsSet+" are missing")
+	}
+	return damage, err
+}
+
 // restore puts the table back when it turned out to be gone. It is
 // plane.restore.
 func (d *daemon) restore() error {
-	return d.repair(d.guard(), []string{"table ip " + rules.TableName + " is missing"})
+	return d.repair(d.elements(), []string{"table ip " + rules.TableName + " is missing"})
 }
 
-// repair puts the table back, with the guard of all calls.
-func (d *daemon) repair(guard []rules.Call, damage []string) error {
-	if err := d.install(d.ruleset, guard...); err != nil {
+// repair puts the table back, with its elements.
+func (d *daemon) repair(e rules.Elements, damage []string) error {
+	if err := d.install(d.ruleset, e); err != nil {
 		return err
 	}
 	d.counters.tableRestored++
@@ -191,7 +209,7 @@ func (d *daemon) repair(guard []rules.Call, damage []string) error {
 	const some = 3
 	more := max(0, len(damage)-some)
 	d.limited("the nftables table of this daemon was changed by another program and was put back", "program", d.keeper.last.String(),
-		"what", damage[:len(damage)-more], "and more", more, "guarded", len(guard))
+		"what", damage[:len(damage)-more], "and more", more, "guarded", len(e.Calls), "control connections", len(e.Flows)/2)
 	d.report(news.TableRestored, "table ip %s was changed by %v", rules.TableName, d.keeper.last)
 	return nil
 }

@@ -43,7 +43,7 @@ func TestEventsLost(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c.Note = ends
+			c.Note = &note{ends: ends}
 			if !d.reconnect(c) {
 				t.Error("cannot make a connection's entry")
 			}

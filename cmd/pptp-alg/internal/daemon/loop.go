@@ -12,6 +12,7 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/news"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
+	"pptp-alg/rules"
 )
 
 // expireAtOnce is how much of what is due is done before packets get a turn again.
@@ -73,6 +74,7 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.reload(c)
 		}
 		d.plane.catchUp()
+		d.setFlows()
 		if len(d.plane.unguarded) > 0 { // the turn that this begins tries again
 			d.table.Schedule(&d.again, d.plane.behind, func(time.Time) {})
 		}
@@ -223,7 +225,7 @@ func (d *daemon) reload(c config.Config) {
 	}
 	ruleset, err := d.rulesFor(c)
 	if err == nil {
-		err = d.install(ruleset)
+		err = d.install(ruleset, rules.Elements{})
 	}
 	if err != nil {
 		d.anchor.helper, d.anchor.others = before.helper, before.others

@@ -163,8 +163,12 @@ func (s *measures) families(version string, started time.Time) []metrics.Family 
 	sides("segments_retransmitted_total", "Segments of control connections without a new byte, by the side that sent them.", a.Retransmitted)
 	count("segments_changed_total", "Segments of control connections that were changed.", a.Changed)
 	count("segments_held_total", "Segments of control connections that had to wait for others.", a.Held)
-	family(metrics.Counter, "segments_dropped_total", "Segments of control connections that were dropped, for their sender to send again.",
-		"reason", "held", a.DroppedHeld, "unknown", a.DroppedUnknown, "excess", s.overdone)
+	dropped := []any{"held", a.DroppedHeld, "unknown", a.DroppedUnknown, "excess", s.overdone}
+	if s.gre != nil {
+		dropped = append(dropped, rules.Stray, s.gre[rules.Stray].Packets)
+	}
+	family(metrics.Counter, "segments_dropped_total", "Segments of control connections that were dropped, for their sender to send again. "+
+		"stray: no conntrack entry fitted them.", "reason", dropped...)
 	count("streams_resynchronised_total", "Streams that were taken up again behind bytes that never came by.", a.Resynchronised)
 
 	q := s.queue

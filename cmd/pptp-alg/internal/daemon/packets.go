@@ -14,6 +14,10 @@ import (
 // packet takes a segment from the queue.
 func (d *daemon) packet(now time.Time, p *queue.Packet) {
 	d.busy(now, 1)
+	if p.Prerouting {
+		d.strayed(now, p)
+		return
+	}
 	s := &alg.Segment{
 		Seq: p.Seq, Ack: p.Ack, Flags: alg.Flags(p.Flags),
 		Payload: p.Payload, Checksum: p.Checksum(), Packet: p,
@@ -34,6 +38,10 @@ func (d *daemon) packet(now time.Time, p *queue.Packet) {
 			d.unopened(now, p, s, err)
 			return
 		}
+	}
+	if n := noteOf(c); n.stuck { // its entry is there after all
+		n.stuck = false
+		d.review(c)
 	}
 	if w, ok := d.dropped[c]; ok {
 		d.settle(s, w.verdict(s))
@@ -112,7 +120,8 @@ func (d *daemon) open(now time.Time, p *queue.Packet, w *way, s *alg.Segment) (*
 	if err != nil {
 		return nil, err
 	}
-	c.Note = [2]end{w.client, w.server}
+	c.Note = &note{ends: [2]end{w.client, w.server}}
+	d.review(c)
 	if now.Sub(d.anchor.reviewed) >= anchorReview {
 		d.reviewAnchor(now)
 	}

@@ -39,7 +39,7 @@ func crowd(tb testing.TB, calls int) *daemon {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		conn.Note = [2]end{{f.Client, f.Client}, {f.Server, f.Server}}
+		conn.Note = &note{ends: [2]end{{f.Client, f.Client}, {f.Server, f.Server}}}
 		call := conn.Calls().Request(now, nat.Client, nat.Outgoing, 7, nil)
 		if n%10 == 0 {
 			continue

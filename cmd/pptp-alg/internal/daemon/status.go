@@ -59,7 +59,7 @@ func traffic(m *nat.Mapping, flows map[conntrack.GRE]conntrack.Stored) (packets,
 }
 
 func connection(c *alg.Connection) status.Connection {
-	ends := c.Note.([2]end)
+	ends := noteOf(c).ends
 	return status.Connection{
 		Client: status.Peer{Address: ends[nat.Client].real, TranslatedAddress: ends[nat.Client].told},
 		Server: status.Peer{Address: ends[nat.Server].real, TranslatedAddress: ends[nat.Server].told},

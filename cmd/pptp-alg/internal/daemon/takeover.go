@@ -10,7 +10,6 @@ import (
 	"pptp-alg/cmd/pptp-alg/internal/state"
 	"pptp-alg/conntrack"
 	"pptp-alg/nat"
-	"pptp-alg/rules"
 )
 
 // A takeover goes on with the calls of the daemon before this one. Their GRE has flowed all the while,
@@ -340,7 +339,7 @@ func (t *takeover) restoreStreams() (restored []*alg.Connection) {
 			calls.Close(t.now, "its record could not be used")
 			continue
 		}
-		c.Note = [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}
+		c.Note = &note{ends: [2]end{{r.Flow.Client, r.told[nat.Client]}, {r.Flow.Server, r.told[nat.Server]}}}
 		restored = append(restored, c)
 	}
 	return restored
@@ -425,22 +424,32 @@ func (t *takeover) gone(m *nat.Mapping) time.Time {
 	return t.now.Add(e.remaining)
 }
 
-// unguard takes from the guard what no mapping has: what a daemon has left there that did not stop in order.
+// unguard takes from the guard what no mapping has, and control connections that are over from those that are known: what a
+// daemon has left there that did not stop in order.
 func (t *takeover) unguard() error {
 	if t.plane.rules.Fresh() {
 		return nil
 	}
-	calls, err := t.plane.rules.Calls()
+	wanted := t.elements()
+	if err := unneeded(wanted.Calls, t.plane.rules.Calls, t.plane.rules.Delete); err != nil {
+		return err
+	}
+	return unneeded(wanted.Flows, t.plane.rules.Flows, t.plane.rules.DeleteFlows)
+}
+
+// unneeded deletes the elements that are there and not wanted.
+func unneeded[E comparable](wanted []E, list func() ([]E, error), remove func(...E) error) error {
+	there, err := list()
 	if err != nil {
 		return err
 	}
-	known := map[rules.Call]bool{}
-	for _, c := range t.guard() {
-		known[c] = true
+	known := make(map[E]bool, len(wanted))
+	for _, e := range wanted {
+		known[e] = true
 	}
-	calls = slices.DeleteFunc(calls, func(c rules.Call) bool { return known[c] })
-	if len(calls) == 0 {
+	there = slices.DeleteFunc(there, func(e E) bool { return known[e] })
+	if len(there) == 0 {
 		return nil
 	}
-	return t.plane.rules.Delete(calls...)
+	return remove(there...)
 }

@@ -57,6 +57,10 @@ type Packet struct {
 	// 0 where the hook has none.
 	In, Out uint32
 
+	// Prerouting says that the packet was taken before it was routed
+	// (NFQA_PACKET_HDR), and not behind the filters.
+	Prerouting bool
+
 	// Src and Dst are the segment's ends as the hook shows them.
 	Src, Dst netip.AddrPort
 

@@ -37,6 +37,7 @@ const (
 	attrPayload  = 10
 	attrCT       = 11
 	attrCapLen   = 13
+	hookOffset   = 6      // in NFQA_PACKET_HDR
 	attrTypeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 	verdictDrop, verdictAccept = 0, 1 // NF_DROP, NF_ACCEPT
@@ -258,6 +259,7 @@ func parse(data []byte) (p *Packet, cut bool, err error) {
 		case len(v) < 4:
 		case kind == attrPacket:
 			p.ID, identified = binary.BigEndian.Uint32(v), true
+			p.Prerouting = len(v) > hookOffset && v[hookOffset] == unix.NF_INET_PRE_ROUTING
 		case kind == attrMark:
 			p.Mark = binary.BigEndian.Uint32(v)
 		case kind == attrIn:
