@@ -76,7 +76,6 @@ struct bridge {
 	__u16 address[3], zero;
 };
 
-#define PACKET_OTHERHOST 3 // of skb->pkt_type, where 0 is this host
 #define AF_INET 2
 #define AF_INET6 10
 #define LEAVES_BARE 1 // without an Ethernet header, as from PPP
@@ -182,11 +181,10 @@ INLINE int to_bridge(__u32 port, const __u16 *ethernet)
 }
 
 // carry does with a packet what conntrack, NAT and forwarding would do. The IP header begins after link bytes. At a bridge's port what
-// is for the bridge is for another host than the port.
+// is for the bridge may be for another host than the port: its Ethernet address says it.
 INLINE int carry(struct __sk_buff *skb, const __u32 link, const int at_port)
 {
-	if (skb->protocol != NET16(ETH_P_IP) || skb->vlan_present || skb->gso_size ||
-	    (skb->pkt_type && (!at_port || skb->pkt_type != PACKET_OTHERHOST)))
+	if (skb->protocol != NET16(ETH_P_IP) || (!at_port && skb->pkt_type) || skb->vlan_present || skb->gso_size)
 		return TC_ACT_UNSPEC;
 	void *data = (void *)(long)skb->data;
 	if (data + link + HEADERS > (void *)(long)skb->data_end) {
