@@ -75,7 +75,16 @@ func TestStrays(t *testing.T) {
 	}
 	is("nobody's", in, true, 0)
 	is("nobody's end", fin, true, 0)
-	must(t, r.kernel.AddFlows(Flow{clientPort, serverPort}, Flow{serverPort, publicPort}))
+	// Conntrack has picked this one up, and has seen no answer yet: to it every segment is "new".
+	picked := segment{src: netip.AddrPortFrom(client, 40007), dst: serverPort, flags: "PA", seq: 101, ack: 501, payload: "x"}
+	if r.send(picked.packet(), r.inside) == nil {
+		t.Fatal("a segment of nobody's connection did not pass")
+	}
+	must(t, r.kernel.AddFlows(Flow{clientPort, serverPort}, Flow{serverPort, publicPort}, Flow{picked.src, serverPort}))
+	if r.send(picked.packet(), r.inside) == nil {
+		t.Error("a known connection's segment that has an entry did not pass")
+	}
+	strayed("picked up before, and known", 0)
 	is("nobody listens", in, true, 1)
 
 	defer dropping(t, 1723)()
