@@ -176,6 +176,7 @@ func TestTableTakenAway(t *testing.T) {
 			w := withDaemon(t, lab.Plan{Clients: 2, Servers: 1})
 			server, legs := w.pairOfCalls()
 			w.daemonStatus() // when it answers, the guard has what the last segment was about
+			w.known(2)
 			elements, err := w.Router.Elements(table, guardSet)
 			w.must(err)
 			running := w.rules()

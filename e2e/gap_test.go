@@ -66,6 +66,7 @@ func TestSpokenInTheGap(t *testing.T) {
 				w.talkLeg(l)
 				w.silent(l)
 				w.status(1) // when it answers, it has dealt with what was said
+				w.known(1)
 				says := l.server.Session()
 				if speaker == "client" {
 					says = l.client.Session()

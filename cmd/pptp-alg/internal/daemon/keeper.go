@@ -145,7 +145,7 @@ func (d *daemon) checkTable(now time.Time) {
 	k := &d.keeper
 	defer func(began time.Time) { k.took.Store(int64(time.Since(began))) }(time.Now())
 	d.plane.catchUp() // so that what is missing is so for another reason
-	d.setFlows()
+	d.setFlows(now)
 	wanted := d.elements()
 	damage, err := d.plane.rules.Diff(d.ruleset)
 	if err == nil && len(damage) == 0 {

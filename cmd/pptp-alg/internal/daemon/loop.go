@@ -74,7 +74,6 @@ func (d *daemon) loop(ctx context.Context, reload <-chan config.Config) error {
 			d.reload(c)
 		}
 		d.plane.catchUp()
-		d.setFlows()
 		if len(d.plane.unguarded) > 0 { // the turn that this begins tries again
 			d.table.Schedule(&d.again, d.plane.behind, func(time.Time) {})
 		}

@@ -28,9 +28,13 @@ func noteOf(c *alg.Connection) *note { return c.Note.(*note) }
 // strays is what is to be told to the kernel's rules.
 type strays struct {
 	changed []*alg.Connection // that may have to be known, or not any more
-	behind  time.Time         // when it is tried again after a failure
-	again   nat.Deadline
+	waiting bool              // they are told at due
+	due     nat.Deadline
 }
+
+// flowsPause is how long connections that begin and end are collected, to be told in one transaction: those of a busy router
+// would take a twentieth of the daemon's time if each had its own.
+const flowsPause = 100 * time.Millisecond
 
 // flowsOf are a connection's flows as they arrive. Two connections in different conntrack zones can have the same: the first
 // that ends takes them away from the other, whose segments then are as safe as without any of this.
@@ -48,26 +52,33 @@ func (d *daemon) connectionChanged(c *alg.Connection) {
 	d.review(c)
 }
 
-// review notes that a connection may have to be known from now on, or not any more. That has time until its segment has gone on.
+// review notes that a connection may have to be known from now on, or not any more.
 func (d *daemon) review(c *alg.Connection) {
 	if n, ok := c.Note.(*note); ok && n.known != comesBack(c) {
 		d.strays.changed = append(d.strays.changed, c)
+		d.tellLater(time.Now().Add(flowsPause))
+	}
+}
+
+func (d *daemon) tellLater(at time.Time) {
+	if s := &d.strays; !s.waiting {
+		s.waiting = true
+		d.table.Schedule(&s.due, at, d.setFlows)
 	}
 }
 
 // setFlows tells the kernel's rules of connections that have begun and ended. A table that is gone is left to its keeper.
-func (d *daemon) setFlows() {
+func (d *daemon) setFlows(now time.Time) {
 	s := &d.strays
-	if len(s.changed) == 0 || time.Now().Before(s.behind) {
-		return
-	}
+	s.waiting = false
+	s.due.Clear()
 	var begun, ended []rules.Flow
 	for _, c := range s.changed {
 		n, flows := noteOf(c), flowsOf(c)
-		switch now := comesBack(c); {
-		case now == n.known:
+		switch comes := comesBack(c); {
+		case comes == n.known:
 			continue
-		case now:
+		case comes:
 			begun = append(begun, flows[:]...)
 		default:
 			ended = append(ended, flows[:]...)
@@ -83,8 +94,7 @@ func (d *daemon) setFlows() {
 		noteOf(c).known = !comesBack(c)
 	}
 	d.plane.errors++
-	s.behind = time.Now().Add(guardPause)
-	d.table.Schedule(&s.again, s.behind, func(time.Time) {}) // the turn that this begins tries again
+	d.tellLater(now.Add(guardPause))
 	d.limited("cannot make the rules know control connections that began or forget those that ended, will try again", "error", err)
 }
 
