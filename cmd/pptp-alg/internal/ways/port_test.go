@@ -1,6 +1,7 @@
 package ways
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // station is one that sends nothing by itself.
@@ -152,6 +156,70 @@ func TestPortWhereBridgesDoMore(t *testing.T) {
 	l.notAtPort(s, "port has a tc filter (u32)")
 	l.changed("no filter", func() { l.tc("qdisc del dev port clsact") })
 	l.atPort(s, "port")
+}
+
+// A bridge that filters VLANs is told from one that does not, also where this kernel has none.
+func TestBridgeFiltersVLANs(t *testing.T) {
+	for _, filters := range []uint8{0, 1} {
+		e := netlink.NewAttributeEncoder()
+		e.String(unix.IFLA_IFNAME, "lan")
+		e.Bytes(unix.IFLA_ADDRESS, []byte{2, 0, 0, 0, 0, 1})
+		e.Nested(unix.IFLA_LINKINFO, func(n *netlink.AttributeEncoder) error {
+			n.String(unix.IFLA_INFO_KIND, "bridge")
+			n.Nested(unix.IFLA_INFO_DATA, func(n *netlink.AttributeEncoder) error {
+				n.Uint8(unix.IFLA_BR_VLAN_FILTERING, filters)
+				return nil
+			})
+			return nil
+		})
+		attributes, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, ok := parseLink(netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWLINK}, Data: append(make([]byte, unix.SizeofIfInfomsg), attributes...)})
+		if want := [6]byte{2, 0, 0, 0, 0, 1}; !ok || l.vlans != (filters != 0) || l.address != want {
+			t.Errorf("filtering %d: %+v, %v", filters, l, ok)
+		}
+		if filters == 0 {
+			continue
+		}
+		w := &Ways{}
+		w.forget()
+		w.links[7] = l
+		(&lab{t: t, w: w}).notAtPort(Station{Bridge: 7}, "lan filters VLANs")
+	}
+}
+
+// What a bridge tells of a port that an answer was for is news when it changes whether the port may be used.
+func TestNewsOfPorts(t *testing.T) {
+	for _, c := range []struct {
+		index         uint32
+		state, locked uint8
+		news          bool
+	}{
+		{5, forwarding, 0, false}, {5, 1, 0, true}, {5, forwarding, 1, true}, {6, 1, 1, false},
+	} {
+		e := netlink.NewAttributeEncoder()
+		e.Uint32(unix.IFLA_MASTER, 7)
+		e.Nested(unix.IFLA_PROTINFO, func(n *netlink.AttributeEncoder) error {
+			n.Uint8(unix.IFLA_BRPORT_STATE, c.state)
+			n.Uint8(unix.IFLA_BRPORT_LOCKED, c.locked)
+			return nil
+		})
+		attributes, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := make([]byte, unix.SizeofIfInfomsg)
+		head[0] = unix.AF_BRIDGE
+		binary.NativeEndian.PutUint32(head[4:], c.index)
+		w := &Ways{}
+		w.forget()
+		w.links[5] = link{index: 5, state: forwarding, master: 7, up: true}
+		if got := w.route(netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWLINK}, Data: append(head, attributes...)}); got != c.news || got == (len(w.links) > 0) {
+			t.Errorf("%+v: news %v, and %d devices are known", c, got, len(w.links))
+		}
+	}
 }
 
 // A port that spanning tree does not let forward yet is none, and that it does is news.
