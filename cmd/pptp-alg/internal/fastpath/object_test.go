@@ -54,6 +54,22 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// What calls another program has all of the stack that there may be, see fastpath.c.
+func TestStubsHaveAllStack(t *testing.T) {
+	o, err := parseObject(objectFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range placed {
+		stub := o.programs[label+"_stub"].instructions
+		if !slices.ContainsFunc(slices.Collect(slices.Chunk(stub, instructionSize)), func(i []byte) bool {
+			return i[0] == 0x7b && (i[1] == 0x0a || bigEndian && i[1] == 0xa0) && int16(ne.Uint16(i[2:])) == -512 // *(u64 *)(r10 - 512) = r0
+		}) {
+			t.Errorf("%s_stub does not reach down to the end of the stack:\n%x", label, stub)
+		}
+	}
+}
+
 // An object that is cut off or damaged gives an error, or another object; nothing worse.
 func TestDamagedObject(t *testing.T) {
 	if _, err := parseObject(nil); err == nil {

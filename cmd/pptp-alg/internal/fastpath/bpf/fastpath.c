@@ -303,26 +303,38 @@ SECTION("pptp/watch") int watch(struct __sk_buff *skb)
 
 // Where the kernel has no links that end with the process (before 6.6), these are attached instead and call the
 // programs above. The kernel empties the array when its last descriptor is closed: without the daemon they do nothing.
+//
+// Each has all the stack that there may be: where programs are interpreted, what is called gets the caller's, and from 6.9 on Linux
+// gives a caller what it needs itself, without regard for what it calls, which then writes over the kernel's stack.
+INLINE void all_stack(void)
+{
+	asm volatile("r0 = 0\n*(u64 *)(r10 - 512) = r0" ::: "r0", "memory");
+}
+
 SECTION("pptp/ethernet_stub") int ethernet_stub(struct __sk_buff *skb)
 {
+	all_stack();
 	tail_call(skb, &programs, 0);
 	return TC_ACT_UNSPEC;
 }
 
 SECTION("pptp/bare_stub") int bare_stub(struct __sk_buff *skb)
 {
+	all_stack();
 	tail_call(skb, &programs, 1);
 	return TC_ACT_UNSPEC;
 }
 
 SECTION("pptp/watch_stub") int watch_stub(struct __sk_buff *skb)
 {
+	all_stack();
 	tail_call(skb, &programs, 2);
 	return TC_ACT_UNSPEC;
 }
 
 SECTION("pptp/port_stub") int port_stub(struct __sk_buff *skb)
 {
+	all_stack();
 	tail_call(skb, &programs, 3);
 	return TC_ACT_UNSPEC;
 }
