@@ -23,7 +23,7 @@ REPRODUCED = amd64 mips
 # Programs of other people that some tests compare with.
 ORACLES   = nft:nftables conntrack:conntrack tcpdump:tcpdump mandoc:mandoc chromium:chromium
 
-.PHONY: build test-fast-path install packages packages-check demo test test-vm test-vm-quick test-vm-all race vet fuzz bench bench-once bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
+.PHONY: build test-fast-path install packages packages-check demo test test-vm test-vm-quick test-vm-big test-vm-all race vet fuzz bench bench-once bench-docs bench-core bench-core-baseline cross emulated emulated-all programs-emulated bpf bpf-check clang oracles licences licences-check vulnerabilities promtool clean
 
 build: ## the daemon, in bin/
 	$(BUILD) -o bin/pptp-alg ./cmd/pptp-alg
@@ -59,6 +59,9 @@ test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 
 
 test-vm-quick: ## of that, whether the packages work there, and two real clients, with and without the fast path (some six minutes)
 	PARTS="modules text packages peers" PEERS=two_clients,fast_path e2e/vm/test
+
+test-vm-big: ## what has a byte order, on a big-endian processor: Debian's s390x kernels 6.1 and 6.12, one after the other
+	for series in 6.1-s390x 6.12-s390x; do PARTS="modules text anchor packages scenarios" e2e/vm/test $$series || exit 1; done
 
 test-vm-all: ## that with all scenarios (an hour or more)
 	SCENARIOS=. TIMEOUT=7200 e2e/vm/test
