@@ -110,13 +110,6 @@ func (h *Host) Faults() []string {
 	return append([]string(nil), h.faults...)
 }
 
-// GRE gives the enhanced GRE that arrived.
-func (h *Host) GRE() []GRE {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return append([]GRE(nil), h.gre...)
-}
-
 // ICMP gives the ICMP messages that arrived.
 func (h *Host) ICMP() []*layers.ICMPv4 {
 	h.mu.Lock()

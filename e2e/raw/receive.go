@@ -36,7 +36,7 @@ func (h *Host) takeTCP(from netip.Addr, t *layers.TCP) {
 	c.seen = append(c.seen, s)
 	c.arrived(s)
 	answer := Segment{Offset: c.next, Flags: ACK, Ack: c.positionLocked()}
-	wanted := !c.manual && (len(s.Payload) > 0 || s.Flags&(SYN|FIN) != 0) && s.Flags&RST == 0
+	wanted := (len(s.Payload) > 0 || s.Flags&(SYN|FIN) != 0) && s.Flags&RST == 0
 	if s.Flags&(SYN|ACK) == SYN {
 		answer, wanted = Segment{Offset: -1, Flags: SYN | ACK, Ack: c.positionLocked()}, true
 	}

@@ -43,12 +43,11 @@ const window = 65535
 
 // Conn is one end of a TCP connection.
 type Conn struct {
-	host   *Host
-	key    connKey
-	iss    uint32 // own initial sequence number
-	irs    uint32 // the other side's
-	manual bool   // do not acknowledge by itself
-	open   bool   // the handshake is over
+	host *Host
+	key  connKey
+	iss  uint32 // own initial sequence number
+	irs  uint32 // the other side's
+	open bool   // the handshake is over
 
 	next    int // own stream: position of the next Write
 	acked   int // position that the other side expects next
@@ -98,15 +97,6 @@ func (h *Host) Dial(ctx context.Context, to netip.AddrPort, o Options) (*Conn, e
 	}
 }
 
-// Adopt makes an end of a connection that never had a handshake here.
-func (h *Host) Adopt(local uint16, remote netip.AddrPort, sequence, remoteSequence uint32) *Conn {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c := h.newConn(connKey{local, remote}, sequence)
-	c.irs, c.open = remoteSequence, true
-	return c
-}
-
 // Listener makes connections that others open.
 type Listener struct {
 	host     *Host
@@ -136,18 +126,8 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 	return c, err
 }
 
-// Local and Remote are the two ends as seen here.
-func (c *Conn) Local() netip.AddrPort { return netip.AddrPortFrom(c.host.address, c.key.local) }
-
 // Remote is the other end as seen here.
 func (c *Conn) Remote() netip.AddrPort { return c.key.remote }
-
-// Manual switches the automatic acknowledgements off or on.
-func (c *Conn) Manual(on bool) {
-	c.host.mu.Lock()
-	defer c.host.mu.Unlock()
-	c.manual = on
-}
 
 // header makes a segment's TCP header.
 func (c *Conn) header(s Segment, urgent uint16) *layers.TCP {
@@ -261,14 +241,6 @@ func (c *Conn) Write(ctx context.Context, b []byte) (int, error) {
 	}
 }
 
-// Ack sends an acknowledgement alone.
-func (c *Conn) Ack() error {
-	c.host.mu.Lock()
-	next := c.next
-	c.host.mu.Unlock()
-	return c.SendSegment(Segment{Offset: next, Flags: ACK, Ack: c.position()})
-}
-
 // Finish sends a FIN after the last Write.
 func (c *Conn) Finish() error {
 	c.host.mu.Lock()
@@ -324,21 +296,6 @@ func (c *Conn) Segments() []Segment {
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()
 	return append([]Segment(nil), c.seen...)
-}
-
-// WaitSegment waits for a segment among those that arrived, passing over the
-// first skip of them.
-func (c *Conn) WaitSegment(ctx context.Context, skip int, match func(Segment) bool) (found Segment, err error) {
-	err = c.host.await(ctx, "wait for a segment", func() bool {
-		for _, s := range c.seen[min(skip, len(c.seen)):] {
-			if match(s) {
-				found = s
-				return true
-			}
-		}
-		return false
-	})
-	return found, err
 }
 
 // WaitEnd waits for the other side's FIN or RST.
