@@ -60,7 +60,7 @@ test-vm: ## what depends on the kernel, and real peers, on Debian's kernels 6.1 
 test-vm-quick: ## of that, whether the packages work there, and two real clients, with and without the fast path (some six minutes)
 	PARTS="modules text packages peers" PEERS=two_clients,fast_path e2e/vm/test
 
-test-vm-big: ## what has a byte order, on a big-endian processor: Debian's s390x kernels 6.1 and 6.12, one after the other
+test-vm-big: ## what has a byte order, on a big-endian processor: Debian's s390x kernels 6.1 and 6.12, one after the other (half an hour or more)
 	for series in 6.1-s390x 6.12-s390x; do PARTS="modules text anchor packages scenarios" e2e/vm/test $$series || exit 1; done
 
 test-vm-all: ## that with all scenarios (an hour or more)
