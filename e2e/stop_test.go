@@ -65,6 +65,7 @@ func TestRemoveRules(t *testing.T) {
 		return errs, code
 	}
 	w.daemonStatus() // when it answers, the guard has what the last segment was about
+	w.known(1)
 	before := w.structure()
 	if errs, code := remove(); code != exitFailure || !strings.Contains(errs, "at work") {
 		t.Errorf("beside a daemon: exit code %d, %q", code, errs)
