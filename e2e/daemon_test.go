@@ -149,6 +149,7 @@ func TestSecondDaemonRefuses(t *testing.T) {
 			server := w.server(0, peer.Config{})
 			call := w.dialAndCall(w.client(0, peer.Config{}), server)
 			w.daemonStatus() // when it answers, the guard has what the last segment was about
+			w.known(1)
 			before := w.structure()
 			o.Program = program(t)
 			if name == "same socket" {
