@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"pptp-alg/cmd/pptp-alg/internal/ways"
 )
 
 // unannounced is how long something can go unnoticed of which the kernel tells nobody.
@@ -54,11 +52,11 @@ func (f *fastPath) secondLook(now time.Time) {
 		why, err := legacyTable()
 		for link := range f.arrivals {
 			if err == nil && why == "" {
-				err = f.ways.Arrives(link)
+				err = f.ways.Filtered(link)
 			}
 		}
 		if err == nil && why == "" && f.atPorts() {
-			err = ways.Ebtables()
+			err = ebtables()
 		}
 		if err != nil {
 			why = err.Error()

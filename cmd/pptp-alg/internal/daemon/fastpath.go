@@ -43,7 +43,8 @@ type fastPath struct {
 	arrivals   map[int]bool                    // links where carried packets are taken, ports not among them
 	bridged    error                           // why calls would pass by something that is between a bridge and its ports
 	stations   map[ways.Station]map[*lane]bool // whose packets are taken at a bridge's port in this generation, or could be
-	movers     map[ways.Station]bool           // that moved a moment ago
+	movers     map[ways.Station]*mover         // that moved in this generation
+	backlog    []*lane                         // of movers, that can be taken at ports again
 	looking    bool                            // at what no news tell of: soon
 
 	opened time.Time     // when the generation began
@@ -73,6 +74,8 @@ type lane struct {
 	sight           fastpath.Sight // of its generation
 	station         ways.Station   // who sends its packets to a bridge; zeros: that is not known
 	put             bool           // something is in the path for it
+	gone            bool           // the mapping is closed
+	taken           entrance       // where it is carried
 	carried         uint32         // the generation in which it is carried
 	why             string         // it is not, when it was seen
 }
@@ -250,9 +253,8 @@ func (f *fastPath) closed(m *nat.Mapping) {
 	}
 	l := f.lanes[m]
 	delete(f.lanes, m)
-	if delete(f.stations[l.station], l); len(f.stations[l.station]) == 0 {
-		delete(f.stations, l.station)
-	}
+	l.gone = true
+	f.forgetStation(l)
 	if l.put {
 		t, err := f.path.Take(l.arrives)
 		if f.failed(err); err != nil { // its packets must not be carried any longer than its conntrack entry is there
@@ -359,7 +361,8 @@ func (f *fastPath) begin(now time.Time) {
 	}
 	f.generation, f.opened = f.last, now
 	f.awaited, f.watching, f.blind = len(f.leaving), false, ""
-	f.arrivals, f.stations, f.movers = map[int]bool{}, map[ways.Station]map[*lane]bool{}, map[ways.Station]bool{}
+	f.arrivals, f.stations, f.movers = map[int]bool{}, map[ways.Station]map[*lane]bool{}, map[ways.Station]*mover{}
+	f.backlog = nil
 	f.failed(f.path.Keep(slices.AppendSeq(slices.Clone(f.ports), maps.Keys(f.links))))
 	f.failed(f.path.Begin(f.generation))
 	f.look()
@@ -453,7 +456,7 @@ func (f *fastPath) saw(sights []fastpath.Sight) {
 		if l == nil || f.generation == 0 || s.Generation != f.generation || f.hasSeen(l) {
 			continue
 		}
-		l.sight = s
+		l.sight, l.taken = s, entrance{}
 		f.awaited--
 		if m := f.daemon.table.Find(nat.Tuple(l.arrives), 0); m != nil && f.lanes[m] == l && m.Call() != nil {
 			f.enter(m.Call())
@@ -510,7 +513,7 @@ func (f *fastPath) carry(l *lane) (why string) {
 	if way.Link != l.sight.Link {
 		return fmt.Sprintf("it leaves by %s, while its route is by %s", f.links[l.sight.Link].Name, way.Name)
 	}
-	if way.Ethernet && !f.carries(l) { // or else the kernel looks for every packet
+	if way.Ethernet {
 		next, err := f.ways.Neighbour(way.Link, way.Gateway)
 		if err != nil {
 			f.failed(err)
@@ -524,7 +527,13 @@ func (f *fastPath) carry(l *lane) (why string) {
 		Generation: f.generation, Leaves: l.leaves, Link: way.Link, Bare: !way.Ethernet,
 		Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
 	}
-	if err = f.entrances(&call, in, l.station); err == nil {
+	e, err := f.entrance(in, l.station)
+	if err == nil && f.elsewhere(l, e) {
+		return f.seeAgain(l)
+	}
+	if err == nil {
+		call.Arrives, call.Port = e.link, e.port
+		l.taken = e
 		err = f.path.Put(l.arrives, call)
 		l.put = true
 	}

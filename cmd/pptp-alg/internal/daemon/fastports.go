@@ -3,6 +3,8 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"pptp-alg/cmd/pptp-alg/internal/fastpath"
@@ -12,21 +14,48 @@ import (
 // Packets that arrive by a bridge are taken at its port already, where the bridge would do nothing with them but learn where their
 // sender is: that saves more than half of their way. What the port does not take is taken at the bridge.
 
-// portRest is for how long calls of a station that moved are not taken at ports, at most.
-const portRest = 100 * time.Millisecond
+// An entrance is where packets of a direction are taken: at the link by which they arrive, at a port of it where that is a bridge, or
+// at either. 0: not there.
+type entrance struct{ link, port int }
+
+// A mover is a station that was at another port a moment ago, or at none, or whose port has changed.
+type mover struct {
+	rest time.Duration // for how long it is not taken at ports
+	due  time.Time     // when that is over
+	last time.Time     // when it moved last
+}
+
+const (
+	portRest = 100 * time.Millisecond // doubled when the station moves again soon, up to lastHalt
+
+	lanesAtOnce = 256 // that are looked at again before control connections have their turn
+)
 
 // betweenPorts says what is between bridges and their ports that packets would pass by.
 func (f *fastPath) betweenPorts() (why, err error) {
 	chains, err := f.daemon.plane.rules.BridgeChains()
-	if err == nil && len(chains) > 0 {
-		why = &ways.Unsafe{Reason: "nftables has a chain for what passes bridges: " + chains[0]}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(chains) > 0:
+		return &ways.Unsafe{Reason: "nftables has a chain for what passes bridges: " + chains[0]}, nil
 	}
-	return why, err
+	why = ebtables()
+	if unsafe := (*ways.Unsafe)(nil); why != nil && !errors.As(why, &unsafe) {
+		return nil, why
+	}
+	return why, nil
 }
+
+// ebtables says whether the kernel has them. Tests have other kernels.
+var ebtables = ways.Ebtables
+
+// atPorts reports whether packets may be taken at ports.
+func (f *fastPath) atPorts() bool { return f.bridged == nil && len(f.stations) > 0 }
 
 // stationOf notes who sends the packets of a direction to a bridge: who gets those of the other one, from the same bridge.
 func (f *fastPath) stationOf(l, other *lane) {
-	l.station = ways.Station{}
+	f.forgetStation(l)
 	if in, known := f.links[l.sight.Arrived]; known && in.Bridge && other.sight.Link == l.sight.Arrived {
 		l.station = ways.Station{Bridge: l.sight.Arrived, Address: other.sight.Next}
 		if f.stations[l.station] == nil {
@@ -36,87 +65,184 @@ func (f *fastPath) stationOf(l, other *lane) {
 	}
 }
 
-// entrances says where a call's packets are taken that arrive by a link, and attaches the programs there.
-func (f *fastPath) entrances(c *fastpath.Call, in ways.Link, station ways.Station) error {
-	refused := f.ways.Arrives(in.Index)
-	if unsafe := (*ways.Unsafe)(nil); refused != nil && !errors.As(refused, &unsafe) {
-		return refused
+func (f *fastPath) forgetStation(l *lane) {
+	if delete(f.stations[l.station], l); len(f.stations[l.station]) == 0 {
+		delete(f.stations, l.station)
+		delete(f.movers, l.station)
 	}
-	if refused == nil {
+	l.station = ways.Station{}
+}
+
+// entrance says where packets are taken that arrive by a link, and attaches the programs there.
+func (f *fastPath) entrance(in ways.Link, station ways.Station) (e entrance, err error) {
+	if err := f.ways.Arrives(in.Index); err != nil {
+		return e, err
+	}
+	unsafe := (*ways.Unsafe)(nil)
+	filtered := f.ways.Filtered(in.Index)
+	switch {
+	case filtered == nil:
 		if err := f.path.Carry(in.Index, !in.Ethernet); err != nil {
-			return err
+			return e, err
 		}
-		c.Arrives = in.Index
+		e.link = in.Index
 		f.arrivals[in.Index] = true
+	case !errors.As(filtered, &unsafe):
+		return e, filtered
 	}
 	if !in.Bridge {
-		return refused
+		return e, nil
 	}
-	port, err := f.port(station)
+	port, err := f.port(in, station)
 	if err == nil {
 		err = f.path.CarryAtPort(port.Index, port.Bridge)
 	}
 	if err == nil {
-		c.Port = port.Index
-		return nil
+		e.port = port.Index
+		return e, nil
 	}
-	if unsafe := (*ways.Unsafe)(nil); !errors.As(err, &unsafe) {
+	if !errors.As(err, &unsafe) {
 		f.refused(err)
 	}
-	if refused == nil {
-		return nil
+	if filtered == nil {
+		return e, nil
 	}
-	return &ways.Unsafe{Reason: fmt.Sprintf("%v; and it can't be taken there: %v", refused, err)}
+	return e, &ways.Unsafe{Reason: fmt.Sprintf("%v; and it can't be taken there: %v", filtered, err)}
 }
 
 // port says at which port a station is, or why it can't be taken there.
-func (f *fastPath) port(s ways.Station) (ways.Port, error) {
+func (f *fastPath) port(in ways.Link, s ways.Station) (ways.Port, error) {
 	switch {
 	case f.bridged != nil:
 		return ways.Port{}, f.bridged
 	case s == ways.Station{}:
 		return ways.Port{}, &ways.Unsafe{Reason: "it does not come from where the other direction goes to"}
+	case f.path.Others(in.Index):
+		return ways.Port{}, &ways.Unsafe{Reason: "programs of others are at " + in.Name + ", which it would pass by"}
 	}
 	return f.ways.Port(s)
 }
 
-// atPorts reports whether packets of any call may be taken at a port.
-func (f *fastPath) atPorts() bool { return f.bridged == nil && len(f.stations) > 0 }
-
 // stationsMoved has the calls of stations that moved taken behind the bridge, which learns from them where they are; and at their ports
-// again after a while.
+// again after a rest.
 func (f *fastPath) stationsMoved(now time.Time) {
 	if f.generation == 0 {
 		return // the next one begins with what is so then
 	}
 	for _, s := range f.ways.Stations() {
-		for l := range f.stations[s] {
-			f.failed(f.path.LeavePort(l.arrives))
+		lanes := f.stations[s]
+		if len(lanes) == 0 {
+			continue
 		}
-		if len(f.movers) == 0 {
-			f.daemon.table.Schedule(&f.moves, now.Add(portRest), f.backToPorts)
+		for l := range lanes {
+			if f.carries(l) && l.taken.port != 0 {
+				f.move(l, entrance{l.taken.link, 0}, now)
+			}
 		}
-		f.movers[s] = true
+		m := f.movers[s]
+		if m == nil {
+			m = &mover{}
+			f.movers[s] = m
+		}
+		if now.Sub(m.last) > haltPeace {
+			m.rest = 0
+		}
+		m.rest, m.last = longer(m.rest), now
+		m.due = now.Add(m.rest)
+	}
+	f.nextMover(now)
+}
+
+// nextMover has the next one that has rested looked at again, and those that wait for their turn soon.
+func (f *fastPath) nextMover(now time.Time) {
+	var first time.Time
+	if len(f.backlog) > 0 {
+		first = now.Add(time.Millisecond)
+	}
+	for _, m := range f.movers {
+		if !m.due.IsZero() && (first.IsZero() || m.due.Before(first)) {
+			first = m.due
+		}
+	}
+	if !first.IsZero() {
+		f.daemon.table.Schedule(&f.moves, first, f.backToPorts)
 	}
 }
 
-// backToPorts has calls of stations that moved taken where those are now.
-func (f *fastPath) backToPorts(time.Time) {
-	for s := range f.movers {
-		for l := range f.stations[s] { // of this generation
-			if l.why = f.carry(l); l.why != "" && f.carries(l) {
-				f.stop(l)
-			}
+// backToPorts has calls of stations that moved, and have rested, taken where those are now, some at a time.
+func (f *fastPath) backToPorts(now time.Time) {
+	if f.generation == 0 {
+		return
+	}
+	for s, m := range f.movers {
+		if !m.due.IsZero() && !m.due.After(now) {
+			m.due = time.Time{}
+			f.backlog = slices.AppendSeq(f.backlog, maps.Keys(f.stations[s]))
 		}
 	}
-	clear(f.movers)
+	known := map[ways.Station]func() (entrance, error){} // asked for once a turn
+	n := min(len(f.backlog), lanesAtOnce)
+	for _, l := range f.backlog[:n] {
+		m := f.movers[l.station]
+		if l.gone || m == nil || !m.due.IsZero() || !f.hasSeen(l) { // or it has moved again
+			continue
+		}
+		if known[l.station] == nil {
+			e, err := f.entrance(f.links[l.station.Bridge], l.station)
+			known[l.station] = func() (entrance, error) { return e, err }
+		}
+		e, err := known[l.station]()
+		switch {
+		case !f.carries(l):
+			l.why = f.carry(l)
+		case err != nil:
+			l.why = err.Error()
+			f.stop(l, now)
+		case f.elsewhere(l, e):
+			l.why = f.seeAgain(l)
+		default:
+			f.move(l, e, now)
+		}
+	}
+	f.backlog = f.backlog[n:]
+	f.nextMover(now)
+}
+
+// elsewhere reports whether a direction comes by another port than when the firewall let it through, where that is at the ports and
+// may go by them.
+func (f *fastPath) elsewhere(l *lane, e entrance) bool {
+	return e.link == 0 && l.taken.port != 0 && e.port != l.taken.port
+}
+
+// seeAgain has a direction carried only when it was seen again, and says so.
+func (f *fastPath) seeAgain(l *lane) string {
+	if f.carries(l) {
+		f.stop(l, time.Now())
+	}
+	l.sight, l.taken = fastpath.Sight{}, entrance{}
+	f.awaited++
+	f.failed(f.path.Await(l.leaves))
+	f.look()
+	return "it came by another port of the bridge"
+}
+
+// move has a direction taken elsewhere.
+func (f *fastPath) move(l *lane, e entrance, now time.Time) {
+	if err := f.path.Move(l.arrives, e.link, e.port); err != nil {
+		f.failed(err)
+		f.halt(now, "a call could not be taken from a port")
+		return
+	}
+	if e.port != 0 {
+		l.taken = e // and it is known where it was until then
+	}
 }
 
 // stop ends that a direction is carried; what was counted stays.
-func (f *fastPath) stop(l *lane) {
+func (f *fastPath) stop(l *lane, now time.Time) {
 	l.carried = 0
 	if err := f.path.Put(l.arrives, fastpath.Call{Leaves: l.leaves, Gateway: l.leaves.Dst}); err != nil {
 		f.failed(err)
-		f.halt(time.Now(), "a call could not be taken from it")
+		f.halt(now, "a call could not be taken from it")
 	}
 }

@@ -41,6 +41,15 @@ func (p *Path) CarryAtPort(port int, bridge [6]byte) error {
 	return nil
 }
 
+// Others reports whether programs of others are at a link's ingress by tcx, which see packets only that come there.
+func (p *Path) Others(link int) bool {
+	n := programsAt(link)
+	if a, there := p.attached[point{link, false}]; there && a.fd >= 0 && linkedTo(a.fd) == link {
+		n--
+	}
+	return n > 0
+}
+
 // Keep takes away what Carry and CarryAtPort attached to other links than these.
 func (p *Path) Keep(links []int) error { return p.keep(links, false) }
 

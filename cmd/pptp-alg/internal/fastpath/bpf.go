@@ -157,6 +157,23 @@ func makeLink(program int, to point) (int, error) {
 	return call(unix.BPF_LINK_CREATE, &a)
 }
 
+type queryAttr struct {
+	Target, Kind, QueryFlags, AttachFlags uint32
+	Programs                              address
+	Count, _                              uint32
+	ProgramFlags, Links, LinkFlags        address
+	Revision                              uint64
+}
+
+// programsAt counts the programs that are attached to a device's ingress by tcx; 0 where the kernel has none.
+func programsAt(link int) int {
+	a := queryAttr{Target: uint32(link), Kind: unix.BPF_TCX_INGRESS}
+	if _, err := call(unix.BPF_PROG_QUERY, &a); err != nil {
+		return 0
+	}
+	return int(a.Count)
+}
+
 type infoAttr struct {
 	FD, Length uint32
 	Info       address

@@ -25,7 +25,8 @@ func (*Path) NeedsBPF() bool                  { return false }
 func (*Path) Halt() error                     { return errNone }
 func (*Path) Begin(uint32) error              { return errNone }
 func (*Path) Put(Tuple, Call) error           { return errNone }
-func (*Path) LeavePort(Tuple) error           { return errNone }
+func (*Path) Move(Tuple, int, int) error      { return errNone }
+func (*Path) Others(int) bool                 { return false }
 func (*Path) Take(Tuple) (Traffic, error)     { return Traffic{}, errNone }
 func (*Path) Traffic(Tuple) Traffic           { return Traffic{} }
 func (*Path) All() (map[Tuple]Traffic, error) { return nil, errNone }

@@ -152,8 +152,9 @@ func (p *Path) Put(t Tuple, c Call) error {
 	return nil
 }
 
-// LeavePort has packets that arrive as t be taken at no port any more, at once. It is not an error when nothing was put.
-func (p *Path) LeavePort(t Tuple) error {
+// Move has packets that arrive as t be taken at these places from now on, which are a Call's Arrives and Port. It is not an error when
+// nothing was put.
+func (p *Path) Move(t Tuple, arrives, port int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	place, there := p.places.of[t]
@@ -161,17 +162,17 @@ func (p *Path) LeavePort(t Tuple) error {
 	case !there:
 		return nil
 	case place != nil:
-		place.leavePort()
+		place.move(arrives, port)
 		return nil
 	}
 	k := t.encode()
 	var v otherValue
 	err := element(unix.BPF_MAP_LOOKUP_ELEM, p.calls, &k, &v)
-	if v.Port = 0; err == nil {
+	if v.Arrives, v.Port = uint32(arrives), uint32(port); err == nil {
 		err = element(unix.BPF_MAP_UPDATE_ELEM, p.calls, &k, &v)
 	}
 	if err != nil {
-		return fmt.Errorf("take %v from a bridge's port: %w", t, err)
+		return fmt.Errorf("have %v taken elsewhere: %w", t, err)
 	}
 	return nil
 }
@@ -236,14 +237,31 @@ func (p *Path) inTable(t Tuple) Traffic {
 
 // All returns the traffic of all that was put.
 func (p *Path) All() (map[Tuple]Traffic, error) {
-	placed, others := p.inPlaces()
-	all := make(map[Tuple]Traffic, len(placed))
-	for _, one := range placed {
-		all[one.of] = one.Traffic
+	all, err := p.allInTable()
+	if err != nil {
+		return nil, err
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if !others || p.closed {
+	if p.closed {
+		return all, nil
+	}
+	for t, place := range p.places.of { // what came from there into the array since has counted on here
+		if place != nil {
+			all[t] = place.traffic()
+		} else if _, counted := all[t]; !counted {
+			all[t] = p.inTable(t)
+		}
+	}
+	return all, nil
+}
+
+// allInTable returns the traffic of what is in the hash table.
+func (p *Path) allInTable() (map[Tuple]Traffic, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	all := make(map[Tuple]Traffic, len(p.places.of))
+	if p.closed {
 		return all, nil
 	}
 	const some = 4096
@@ -266,30 +284,6 @@ func (p *Path) All() (map[Tuple]Traffic, error) {
 		}
 		next[1] = next[0]
 	}
-}
-
-type counted struct {
-	of Tuple
-	Traffic
-}
-
-// inPlaces returns the traffic of what is in the array, and whether there is more in the hash table. It keeps others waiting for
-// no longer than it must.
-func (p *Path) inPlaces() (placed []counted, others bool) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return nil, false
-	}
-	placed = make([]counted, 0, len(p.places.of))
-	for t, place := range p.places.of {
-		if place == nil {
-			others = true
-		} else {
-			placed = append(placed, counted{t, place.traffic()})
-		}
-	}
-	return placed, others
 }
 
 // Await has Sights tell when a packet leaves as t, once in every generation, by a link that is watched.

@@ -17,7 +17,7 @@ import (
 //
 // A call is written while its generation is 0, which no program uses, and works from when that is written, last. The
 // place of one that was taken away rests before another one gets it, with all that was in it: a program may have found it right
-// before, and is not done with its packet. For the same reason nothing but its counters and the port is changed while it works.
+// before, and is not done with its packet. For the same reason nothing but its counters and where it is taken is changed while it works.
 type places struct {
 	fd    int
 	pages []byte
@@ -123,8 +123,11 @@ func (c *callValue) set(v callValue) {
 // stop ends what is carried there.
 func (c *callValue) stop() { atomic.StoreUint32(&c.Generation, 0) }
 
-// leavePort ends that it is carried at a port: there a program has 0 for no port, or the one that it was.
-func (c *callValue) leavePort() { atomic.StoreUint32(&c.Port, 0) }
+// move has it taken elsewhere. A program looks at one of the two only.
+func (c *callValue) move(arrives, port int) {
+	atomic.StoreUint32(&c.Arrives, uint32(arrives))
+	atomic.StoreUint32(&c.Port, uint32(port))
+}
 
 // take ends what is carried there, and returns what was. A packet that a program has at this moment may be missing.
 func (p *places) take(c *callValue, now time.Time) Traffic {

@@ -91,7 +91,7 @@ func TestPort(t *testing.T) {
 		call.Port = l.in
 		l.router.do(func() error { return p.Put(arrives, call) })
 		carried(true, "at its port again")
-		l.router.do(func() error { return p.LeavePort(arrives) })
+		l.router.do(func() error { return p.Move(arrives, 0, 0) })
 		carried(false, "at a port that it has left")
 		call.Port, call.Arrives = 0, bridge
 		l.router.do(func() error { return p.Put(arrives, call) })
@@ -122,8 +122,8 @@ func TestPort(t *testing.T) {
 	})
 }
 
-// What is carried out of the hash table leaves its port like all others.
-func TestLeavePortInTable(t *testing.T) {
+// What is carried out of the hash table moves like all others.
+func TestMoveInTable(t *testing.T) {
 	l := newLab(t)
 	bridge, address := l.bridge()
 	p := l.open(Options{})
@@ -136,7 +136,9 @@ func TestLeavePortInTable(t *testing.T) {
 	same(t, l.outer.receive(long), sent, leaves)
 	another := arrives
 	another.CallID++
-	l.router.do(func() error { return errors.Join(p.LeavePort(arrives), p.LeavePort(another), p.Carry(bridge, false)) })
+	l.router.do(func() error {
+		return errors.Join(p.Move(arrives, bridge, 0), p.Move(another, 1, 2), p.Carry(bridge, false))
+	})
 	l.inner.send(sent)
 	same(t, l.outer.receive(long), sent, leaves)
 	k, v := arrives.encode(), otherValue{}

@@ -98,7 +98,7 @@ func FuzzMessages(f *testing.F) {
 		w.route(m)
 		w.neighbour(m)
 		if s, _, ok := parseStation(m); ok {
-			w.stations[s] = true
+			w.stations[s] = nil
 		}
 		w.move(m)
 		if (len(w.Stations()) > 0) != (len(w.stations) > 0) {

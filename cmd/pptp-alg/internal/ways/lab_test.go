@@ -129,7 +129,7 @@ func (l *lab) out() Question {
 
 // ask asks for the way of packets that are taken at the device by which they come in.
 func (l *lab) ask(q Question) (Way, error) {
-	if err := l.w.Arrives(q.Link); err != nil {
+	if err := errors.Join(l.w.Arrives(q.Link), l.w.Filtered(q.Link)); err != nil {
 		return Way{}, err
 	}
 	return l.w.Find(q)

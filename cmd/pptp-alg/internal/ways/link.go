@@ -36,6 +36,12 @@ var (
 	plainKinds = map[string]bool{"": true, "ppp": true, "tun": true, "wwan": true, "rmnet": true, "wireguard": true}
 )
 
+// asWay is what matters of a device as a way; the rest matters to who is at a bridge's port.
+func (l link) asWay() link {
+	l.vlans, l.address, l.state, l.locked = false, [6]byte{}, 0, false
+	return l
+}
+
 // ethernet reports whether packets have an Ethernet header there.
 func (l link) ethernet() bool { return l.hardware == unix.ARPHRD_ETHER }
 
@@ -74,11 +80,20 @@ func (l link) works() error {
 	return nil
 }
 
-// link asks for a device.
+// link asks for a device, whose news count from now on.
 func (w *Ways) link(index int) (link, error) {
 	if l, ok := w.links[index]; ok {
 		return l, nil
 	}
+	l, err := w.askLink(index)
+	if err == nil {
+		w.links[index] = l
+	}
+	return l, err
+}
+
+// askLink asks for a device.
+func (w *Ways) askLink(index int) (link, error) {
 	request := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(request[4:8], uint32(index))
 	replies, err := w.asks.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request}, Data: request})
@@ -90,7 +105,6 @@ func (w *Ways) link(index int) (link, error) {
 	}
 	for _, m := range replies {
 		if l, ok := parseLink(m); ok && l.index == index {
-			w.links[index] = l
 			return l, nil
 		}
 	}
@@ -238,7 +252,7 @@ func (w *Ways) Links() ([]Link, error) {
 	var all []Link
 	for _, m := range replies {
 		if l, ok := parseLink(m); ok && (l.usable() == nil || l.state != 0 && l.works() == nil) {
-			if _, asked := w.links[l.index]; !asked { // news that it is another now are still to be read, and have to differ
+			if _, asked := w.links[l.index]; !asked && l.master == 0 { // news that it is another now are still to be read, and have to differ
 				w.links[l.index] = l
 			}
 			all = append(all, Link{l.index, l.name, l.ethernet(), l.kind == "bridge", l.master != 0})

@@ -25,57 +25,77 @@ type Port struct {
 	Bridge [6]byte // Ethernet address of the bridge
 }
 
+// spot is where a station is, as far as it is known.
+type spot struct {
+	port int // index; 0: the bridge does not know it
+	is   Port
+	err  error
+}
+
 // Port says at which port of a bridge a station is, as the bridge has learned it. The error is an *Unsafe where its packets must go the
 // bridge's way: where the bridge does more with them than to look whom they are for, or does not know the station. Moved tells when
-// that may have changed.
+// that may have changed, and until then the answer is the same.
 func (w *Ways) Port(s Station) (Port, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.deaf != nil {
 		return Port{}, w.deaf
 	}
+	if at := w.stations[s]; at != nil {
+		return at.is, at.err
+	}
+	at, err := w.spot(s)
+	if reason := (*Unsafe)(nil); err != nil && !errors.As(err, &reason) {
+		w.stations[s] = nil // news of it count nevertheless
+		return Port{}, err
+	}
+	if at.err = err; err != nil {
+		at.is = Port{}
+	}
+	w.stations[s] = &at
+	return at.is, err
+}
+
+func (w *Ways) spot(s Station) (at spot, err error) {
 	bridge, err := w.link(s.Bridge)
-	switch {
-	case err != nil:
-		return Port{}, err
-	case bridge.kind != "bridge":
-		return Port{}, refuse("%s is no bridge", bridge.name)
-	case bridge.vlans:
-		return Port{}, refuse("%s filters VLANs", bridge.name)
+	if err == nil && bridge.kind != "bridge" {
+		err = refuse("%s is no bridge", bridge.name)
 	}
-	if err := Ebtables(); err != nil {
-		return Port{}, err
-	}
-	w.stations[s] = true
-	index, err := w.station(s)
-	if err != nil {
-		return Port{}, err
-	}
-	if index == 0 {
-		return Port{}, refuse("%s does not know at which port %v is", bridge.name, net.HardwareAddr(s.Address[:]))
-	}
-	port, err := w.link(index)
 	if err == nil {
-		err = port.works()
+		err = w.arrive(s.Bridge) // packets would pass by what is there
 	}
+	if err == nil && bridge.vlans {
+		err = refuse("%s filters VLANs", bridge.name)
+	}
+	if err != nil {
+		return at, err
+	}
+	if at.port, err = w.station(s); err != nil {
+		return at, err
+	}
+	if at.port == 0 {
+		return at, refuse("%s does not know at which port %v is", bridge.name, net.HardwareAddr(s.Address[:]))
+	}
+	port, known := w.ports[at.port]
+	if !known {
+		if port, err = w.askLink(at.port); err != nil {
+			return at, err
+		}
+		w.ports[at.port] = port
+	}
+	at.is = Port{at.port, port.name, bridge.address}
+	err = port.works()
 	switch {
 	case err != nil:
-		return Port{}, err
+		return at, err
 	case port.master != s.Bridge || !port.ethernet():
-		return Port{}, refuse("%s is no port of %s", port.name, bridge.name)
+		return at, refuse("%s is no port of %s", port.name, bridge.name)
 	case port.state != forwarding:
-		return Port{}, refuse("%s is a port of %s that does not forward (spanning tree)", port.name, bridge.name)
+		return at, refuse("%s is a port of %s that does not forward (spanning tree)", port.name, bridge.name)
 	case port.locked:
-		return Port{}, refuse("%s is a port of %s for certain stations only (locked)", port.name, bridge.name)
+		return at, refuse("%s is a port of %s for certain stations only (locked)", port.name, bridge.name)
 	}
-	if err, ok := w.arrives[index]; ok {
-		return Port{index, port.name, bridge.address}, err
-	}
-	var reason *Unsafe
-	if err = w.ingress(port); err == nil || errors.As(err, &reason) {
-		w.arrives[index] = err
-	}
-	return Port{index, port.name, bridge.address}, err
+	return at, w.ingress(port)
 }
 
 // forwarding is BR_STATE_FORWARDING of a port.
@@ -144,12 +164,12 @@ func ofBridges() ([]bpf.RawInstruction, error) {
 	})
 }
 
-// moved notes a station that Port was asked for.
+// move is news of a station.
 func (w *Ways) move(m netlink.Message) {
 	s, _, ok := parseStation(m)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ok && w.stations[s] {
+	if _, asked := w.stations[s]; ok && asked {
 		w.movedNow(s)
 	}
 }
@@ -158,17 +178,46 @@ func (w *Ways) move(m netlink.Message) {
 func (w *Ways) allMoved() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for s := range w.stations {
-		w.movedNow(s)
+	w.moveAll(func(Station, *spot) bool { return true })
+}
+
+// portChanged has everybody at a port asked for again, as if they had moved. The mutex is held.
+func (w *Ways) portChanged(index int) {
+	delete(w.ports, index)
+	w.moveAll(func(_ Station, at *spot) bool { return at != nil && at.port == index })
+}
+
+func (w *Ways) moveAll(those func(Station, *spot) bool) {
+	for s, at := range w.stations {
+		if those(s, at) {
+			w.movedNow(s)
+		}
 	}
 }
 
 func (w *Ways) movedNow(s Station) {
+	w.stations[s] = nil
 	w.gone[s] = true
 	select {
 	case w.moved <- struct{}{}:
 	default:
 	}
+}
+
+// refusedAt reports whether somebody could not be taken at a port where he is.
+func (w *Ways) refusedAt(index int) bool {
+	for _, at := range w.stations {
+		if at != nil && at.port == index && at.err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// isPort reports whether a part of an answer of Port was that the device is as it is.
+func (w *Ways) isPort(index int) bool {
+	_, ok := w.ports[index]
+	return ok
 }
 
 // Moved tells that a bridge has forgotten, or learned anew, at which port a station is that Port was asked for. See Stations.

@@ -67,12 +67,13 @@ func (w *Ways) tell() {
 // forget drops everything that was learned, but that routes are for a type of service. The mutex is held.
 func (w *Ways) forget() {
 	w.links, w.arrives, w.hops, w.answers = map[int]link{}, map[int]error{}, map[hop]bool{}, map[Question]answer{}
-	w.stations, w.gone = map[Station]bool{}, map[Station]bool{}
+	w.stations, w.ports, w.gone = map[Station]*spot{}, map[int]link{}, map[Station]bool{}
 	w.rules, w.policies, w.known, w.settings, w.asked = nil, nil, false, nil, asked{set: map[uint32]struct{}{}}
 }
 
 // route says whether a message of rtnetlink matters. Devices that nobody has asked for don't, nor do their filters: they
-// come and go all the time where there are containers, and no packet of a call can take them before a route leads there. Nor does
+// come and go all the time where there are containers, and no packet of a call can take them before a route leads there. Those of a
+// bridge's port concern only who is there, and move them. Nor does
 // news of a device in which nothing changed that matters here, as wireless ones send for every station.
 func (w *Ways) route(m netlink.Message) bool {
 	w.mu.Lock()
@@ -81,21 +82,35 @@ func (w *Ways) route(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:
 		if p, ok := parsePort(m); ok {
-			relevant = w.uses(p.index) && (p.state != w.links[p.index].state || p.locked != w.links[p.index].locked)
-			break
+			if old := w.ports[p.index]; w.isPort(p.index) && (p.state != old.state || p.locked != old.locked) {
+				w.portChanged(p.index)
+			}
+			return false
 		}
 		l, ok := parseLink(m)
+		if ok && w.isPort(l.index) && l != w.ports[l.index] {
+			w.portChanged(l.index)
+		}
+		if old := w.links[l.index]; ok && w.uses(l.index) && l != old && l.asWay() == old.asWay() {
+			w.links[l.index] = l
+			w.moveAll(func(s Station, _ *spot) bool { return s.Bridge == l.index })
+		}
 		if ok && !w.uses(l.index) && l.usable() == nil {
 			select {
 			case w.appeared <- struct{}{}:
 			default:
 			}
 		}
-		if relevant = ok && w.uses(l.index) && l != w.links[l.index]; ok && !relevant && !w.uses(l.index) {
+		if relevant = ok && w.uses(l.index) && l.asWay() != w.links[l.index].asWay(); ok && !relevant && !w.uses(l.index) {
 			relevant = w.settings != nil && w.settings.linkdown // its routes may begin to be used, of which no news tell
 		}
 	case unix.RTM_DELLINK:
-		relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC && w.uses(int(int32(binary.NativeEndian.Uint32(m.Data[4:8]))))
+		if relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC; relevant {
+			index := int(int32(binary.NativeEndian.Uint32(m.Data[4:8])))
+			if relevant = w.uses(index); w.isPort(index) {
+				w.portChanged(index)
+			}
+		}
 	case unix.RTM_NEWNETCONF, rtmDelNetconf:
 		s, ok := parseSettings(m)
 		relevant = ok && (s.index < 0 || w.uses(s.index)) // below 0: of all devices, of new ones
@@ -105,13 +120,21 @@ func (w *Ways) route(m netlink.Message) bool {
 		relevant = false // they come and go with their first and last filter, also with ours
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		f, ok := parseFilter(m)
-		relevant = ok && (!f.ours() || w.byOthers(m)) && (f.index == tcSharedBlock || w.uses(f.index))
+		ok = ok && (!f.ours() || w.byOthers(m))
+		if relevant = ok && (f.index == tcSharedBlock || w.uses(f.index)); ok && w.isPort(f.index) {
+			w.portChanged(f.index)
+		}
 	case unix.RTM_NEWQDISC: // one without filters does nothing, unless it shares others'
 		f, ok := parseFilter(m)
-		relevant = ok && f.shared && w.uses(f.index)
+		if relevant = ok && f.shared && w.uses(f.index); ok && f.shared && w.isPort(f.index) {
+			w.portChanged(f.index)
+		}
 	case unix.RTM_DELQDISC: // with its filters
 		f, ok := parseFilter(m)
 		relevant = ok && (w.arrives[f.index] != nil || f.kind == "clsact" && w.byOthers(m) && w.uses(f.index))
+		if ok && w.isPort(f.index) && (w.refusedAt(f.index) || w.byOthers(m)) {
+			w.portChanged(f.index)
+		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		p, ok := parsePrefix(m)
 		relevant = ok && w.asked.in(p)

@@ -46,7 +46,7 @@ const remembered = 4096
 // Ways asks the kernel and watches for changes. Its methods may be called by several goroutines.
 type Ways struct {
 	asks, events, neighbours *netlink.Conn
-	ports                    *netlink.Conn // which tells where bridges' stations are
+	whereabouts              *netlink.Conn // which tells where bridges' stations are
 	ipsec, policyEvents      *netlink.Conn // nil: this kernel has no IPsec
 
 	changes  chan struct{}
@@ -58,9 +58,10 @@ type Ways struct {
 	mu       sync.Mutex
 	links    map[int]link
 	arrives  map[int]error
-	hops     map[hop]bool     // that answers named
-	stations map[Station]bool // that Port was asked for
-	gone     map[Station]bool // of those: that moved since
+	hops     map[hop]bool      // that answers named
+	stations map[Station]*spot // that Port was asked for; nil: they have moved since
+	ports    map[int]link      // where stations are: their news concern only those
+	gone     map[Station]bool  // that moved and were not told of
 	answers  map[Question]answer
 	asked    asked
 	rules    *rules
@@ -95,7 +96,7 @@ func Open() (*Ways, error) {
 	}
 	w.readers.Go(func() { w.watch(w.events, w.when(w.route), w.lost) })
 	w.readers.Go(func() { w.watch(w.neighbours, w.when(w.neighbour), w.lost) })
-	w.readers.Go(func() { w.watch(w.ports, w.move, w.allMoved) })
+	w.readers.Go(func() { w.watch(w.whereabouts, w.move, w.allMoved) })
 	if w.policyEvents != nil {
 		w.readers.Go(func() { w.watch(w.policyEvents, w.when(w.anything), w.lost) })
 	}
@@ -118,7 +119,10 @@ func (w *Ways) dial() (err error) {
 	if w.neighbours, err = neighbours(failures); err != nil {
 		return err
 	}
-	if w.ports, err = neighbours(ofBridges); err != nil {
+	if w.whereabouts, err = neighbours(ofBridges); err == nil {
+		err = w.whereabouts.SetReadBuffer(1 << 20) // news of all stations of all bridges come
+	}
+	if err != nil {
 		return err
 	}
 	if w.ipsec, err = netlink.Dial(unix.NETLINK_XFRM, nil); errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -139,7 +143,7 @@ func (w *Ways) Close() error {
 	w.closed = true
 	w.mu.Unlock()
 	var errs []error
-	for _, c := range []*netlink.Conn{w.events, w.neighbours, w.ports, w.policyEvents, w.asks, w.ipsec} {
+	for _, c := range []*netlink.Conn{w.events, w.neighbours, w.whereabouts, w.policyEvents, w.asks, w.ipsec} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}
@@ -230,8 +234,7 @@ func (w *Ways) find(q Question) (Way, error) {
 	return way, nil
 }
 
-// Arrives says whether a program may take packets at this device's ingress. The error is an *Unsafe where it may not. It looks every
-// time for what no news tell of.
+// Arrives says whether a program may take packets at this device's ingress. The error is an *Unsafe where it may not.
 func (w *Ways) Arrives(index int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -240,9 +243,6 @@ func (w *Ways) Arrives(index int) error {
 
 func (w *Ways) arrive(index int) error {
 	l, err := w.link(index)
-	if err == nil && l.kind == "bridge" && (l.filtered || bridgesFiltered()) {
-		return refuse("%s passes packets through the firewall at its ports (bridge-nf-call-iptables)", l.name)
-	}
 	if err, ok := w.arrives[index]; ok {
 		return err
 	}
@@ -255,6 +255,18 @@ func (w *Ways) arrive(index int) error {
 	var reason *Unsafe
 	if err == nil || errors.As(err, &reason) {
 		w.arrives[index] = err
+	}
+	return err
+}
+
+// Filtered says whether the firewall has seen packets that come by this device before they get there: by a bridge whose ports it is
+// at. The error is an *Unsafe then. It looks every time: no news tell of it.
+func (w *Ways) Filtered(index int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l, err := w.link(index)
+	if err == nil && l.kind == "bridge" && (l.filtered || bridgesFiltered()) {
+		err = refuse("%s passes packets through the firewall at its ports (bridge-nf-call-iptables)", l.name)
 	}
 	return err
 }

@@ -173,11 +173,11 @@ INLINE __u32 by_tos(__u16 version_tos)
 	return 0; // TC_PRIO_BESTEFFORT
 }
 
-// to_bridge reports whether a packet that arrives at a bridge's port is for the bridge itself.
+// to_bridge reports whether a packet that arrives at a bridge's port is for the bridge itself, and of a station that can be one.
 INLINE int to_bridge(__u32 port, const __u16 *ethernet)
 {
 	const struct bridge *b = lookup(&ports, &port);
-	return b && b->address[0] == ethernet[0] && b->address[1] == ethernet[1] && b->address[2] == ethernet[2];
+	return b && !(ethernet[3] & NET16(0x0100)) && b->address[0] == ethernet[0] && b->address[1] == ethernet[1] && b->address[2] == ethernet[2];
 }
 
 // carry does with a packet what conntrack, NAT and forwarding would do. The IP header begins after link bytes. At a bridge's port what
