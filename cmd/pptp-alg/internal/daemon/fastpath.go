@@ -76,6 +76,7 @@ type lane struct {
 	put             bool           // something is in the path for it
 	gone            bool           // the mapping is closed
 	taken           entrance       // where it is carried
+	passed          int            // the port by which it came first since it was seen; 0: that is not known
 	carried         uint32         // the generation in which it is carried
 	why             string         // it is not, when it was seen
 }
@@ -456,7 +457,7 @@ func (f *fastPath) saw(sights []fastpath.Sight) {
 		if l == nil || f.generation == 0 || s.Generation != f.generation || f.hasSeen(l) {
 			continue
 		}
-		l.sight, l.taken = s, entrance{}
+		l.sight, l.taken, l.passed = s, entrance{}, 0
 		f.awaited--
 		if m := f.daemon.table.Find(nat.Tuple(l.arrives), 0); m != nil && f.lanes[m] == l && m.Call() != nil {
 			f.enter(m.Call())
@@ -533,7 +534,7 @@ func (f *fastPath) carry(l *lane) (why string) {
 	}
 	if err == nil {
 		call.Arrives, call.Port = e.link, e.port
-		l.taken = e
+		l.comes(e)
 		err = f.path.Put(l.arrives, call)
 		l.put = true
 	}

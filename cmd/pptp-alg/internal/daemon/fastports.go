@@ -211,7 +211,7 @@ func (f *fastPath) backToPorts(now time.Time) {
 // elsewhere reports whether a direction comes by another port than when the firewall let it through, where that is at the ports and
 // may go by them.
 func (f *fastPath) elsewhere(l *lane, e entrance) bool {
-	return e.link == 0 && l.taken.port != 0 && e.port != l.taken.port
+	return e.link == 0 && l.passed != 0 && e.port != l.passed
 }
 
 // seeAgain has a direction carried only when it was seen again, and says so.
@@ -219,7 +219,7 @@ func (f *fastPath) seeAgain(l *lane) string {
 	if f.carries(l) {
 		f.stop(l, time.Now())
 	}
-	l.sight, l.taken = fastpath.Sight{}, entrance{}
+	l.sight, l.taken, l.passed = fastpath.Sight{}, entrance{}, 0
 	f.awaited++
 	f.failed(f.path.Await(l.leaves))
 	f.look()
@@ -233,8 +233,13 @@ func (f *fastPath) move(l *lane, e entrance, now time.Time) {
 		f.halt(now, "a call could not be taken from a port")
 		return
 	}
-	if e.port != 0 {
-		l.taken = e // and it is known where it was until then
+	l.comes(e)
+}
+
+// comes notes where a direction is taken from now on.
+func (l *lane) comes(e entrance) {
+	if l.taken = e; l.passed == 0 {
+		l.passed = e.port
 	}
 }
 
