@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -123,6 +124,45 @@ func TestFastPathBridge(t *testing.T) {
 		atPort()
 	}
 	follows()
+
+	// What is at the bridge itself sees what comes by it, and what comes later, too.
+	ingress := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: bridge.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+	mirror := netlink.NewMirredAction(empty.Attrs().Index)
+	mirror.MirredAction, mirror.ActionAttrs.Action = netlink.TCA_EGRESS_MIRROR, netlink.TC_ACT_PIPE
+	w.must(h.QdiscAdd(ingress), h.FilterAdd(&netlink.U32{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: bridge.Attrs().Index, Parent: netlink.MakeHandle(0xffff, 0), Priority: 10, Protocol: unix.ETH_P_ALL},
+		ClassId:     netlink.MakeHandle(1, 1), Actions: []netlink.Action{mirror},
+	}))
+	w.eventually("what comes by the bridge should go through its filter", func() error {
+		talk()
+		for _, c := range w.daemonStatus().Calls {
+			if c.FastPath.ToServer || !c.FastPath.ToClient || !strings.Contains(c.FastPath.Reason, "bridge has a tc filter (u32)") {
+				return fmt.Errorf("%+v", c.FastPath)
+			}
+		}
+		return nil
+	})
+	mirrored := func() uint64 {
+		l, err := h.LinkByName("empty")
+		w.must(err)
+		return l.Attrs().Statistics.TxPackets
+	}
+	before := mirrored()
+	talk()
+	if n := mirrored() - before; n < 2*many {
+		t.Errorf("%d packets went through the filter", n)
+	}
+	w.must(h.QdiscDel(ingress))
+	atPort()
+
+	// Ports of bridges where no call is come and go.
+	all := streams(legs...)
+	w.must(w.Router.AddDevice("guest"))
+	guest, err := h.LinkByName("guest")
+	w.must(err, h.LinkSetMaster(guest, bridge))
+	w.must(w.Router.SetLink("guest-end", true), w.Router.SetLink("guest-end", false), w.Router.DeleteDevice("guest"))
+	w.noneLost(all)
+	atPort()
 
 	conn, err := w.Router.Nftables()
 	w.must(err)

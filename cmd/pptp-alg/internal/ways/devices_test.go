@@ -21,6 +21,9 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range all {
+			if l.w.uses(k.Index) == k.Port {
+				t.Errorf("news of %s count: %v", k.Name, !k.Port)
+			}
 			if k.Port != (k.Name == "port") || k.Bridge != (k.Name == "lan") {
 				t.Errorf("%+v", k)
 			}

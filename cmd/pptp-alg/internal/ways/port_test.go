@@ -245,6 +245,40 @@ func TestNewsOfPorts(t *testing.T) {
 	}
 }
 
+// A port that is not as it was concerns who is there; so does its end.
+func TestPortThatChanges(t *testing.T) {
+	flags := func(index, flags uint32) []byte {
+		head := make([]byte, unix.SizeofIfInfomsg)
+		binary.NativeEndian.PutUint32(head[4:], index)
+		binary.NativeEndian.PutUint32(head[8:], flags)
+		return head
+	}
+	for _, c := range []struct {
+		name  string
+		kind  netlink.HeaderType
+		data  []byte
+		moved bool
+	}{
+		{"as it was", unix.RTM_NEWLINK, flags(5, unix.IFF_UP), false},
+		{"another one", unix.RTM_NEWLINK, flags(6, 0), false},
+		{"down", unix.RTM_NEWLINK, flags(5, 0), true},
+		{"gone", unix.RTM_DELLINK, flags(5, 0), true},
+		{"another one gone", unix.RTM_DELLINK, flags(6, 0), false},
+	} {
+		w := &Ways{moved: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+		w.forget()
+		s, other := Station{Bridge: 7}, Station{7, [6]byte{1}}
+		w.ports[5] = link{index: 5, up: true}
+		w.stations[s], w.stations[other] = &spot{port: 5}, &spot{port: 8}
+		if w.route(netlink.Message{Header: netlink.Header{Type: c.kind}, Data: c.data}) {
+			t.Errorf("%s: it is news for others, too", c.name)
+		}
+		if got := w.Stations(); c.moved != slices.Equal(got, []Station{s}) || !c.moved && len(got) != 0 {
+			t.Errorf("%s: %v have moved", c.name, got)
+		}
+	}
+}
+
 // A port that spanning tree does not let forward yet is none, and that it does is news.
 func TestPortUnderSpanningTree(t *testing.T) {
 	l := newLab(t)
