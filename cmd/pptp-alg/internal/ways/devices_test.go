@@ -21,9 +21,11 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range all {
-			if l.w.uses(k.Index) == k.Port {
-				t.Errorf("news of %s count: %v", k.Name, !k.Port)
+			l.w.mu.Lock()
+			if k.Port && l.w.uses(k.Index) {
+				t.Errorf("news of %s count", k.Name)
 			}
+			l.w.mu.Unlock()
 			if k.Port != (k.Name == "port") || k.Bridge != (k.Name == "lan") {
 				t.Errorf("%+v", k)
 			}

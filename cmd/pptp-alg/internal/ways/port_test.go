@@ -28,10 +28,22 @@ func (l *lab) learned(s Station) {
 	}
 }
 
+// awaited asks until the answer is right: news of what the test did may still be on their way.
+func (l *lab) awaited(s Station, right func(Port, error) bool) (p Port, err error) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if p, err = l.w.Port(s); right(p, err) || time.Now().After(end) {
+			return p, err
+		}
+	}
+}
+
 func (l *lab) notAtPort(s Station, words string) {
 	l.t.Helper()
-	p, err := l.w.Port(s)
-	if reason := (*Unsafe)(nil); !errors.As(err, &reason) || !strings.Contains(reason.Reason, words) {
+	right := func(_ Port, err error) bool {
+		reason := (*Unsafe)(nil)
+		return errors.As(err, &reason) && strings.Contains(reason.Reason, words)
+	}
+	if p, err := l.awaited(s, right); !right(p, err) {
 		l.t.Errorf("%+v, %v, instead of a reason with %q", p, err, words)
 	}
 }
@@ -42,8 +54,9 @@ func (l *lab) atPort(s Station, port string) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	p, err := l.w.Port(s)
-	if want := (Port{l.index(port), port, [6]byte(bridge.HardwareAddr)}); err != nil || p != want {
+	want := Port{l.index(port), port, [6]byte(bridge.HardwareAddr)}
+	right := func(p Port, err error) bool { return err == nil && p == want }
+	if p, err := l.awaited(s, right); !right(p, err) {
 		l.t.Errorf("%+v, %v, instead of %+v", p, err, want)
 	}
 }
