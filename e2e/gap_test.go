@@ -18,6 +18,11 @@ func TestSpokenInTheGap(t *testing.T) {
 	inside := netip.MustParseAddrPort("10.77.1.1:4711")
 	plan := func(pieces ...lab.Piece) lab.Plan { return lab.Plan{Clients: 1, Servers: 1, Firewall: pieces} }
 	flush := func(w *world) error { return w.Router.FlushConntrack() }
+	strictly := func(take func(*world) error) func(*world) error { // every segment without an entry is invalid then
+		return func(w *world) error {
+			return errors.Join(w.Router.Sysctl("net.netfilter.nf_conntrack_tcp_loose", "0"), take(w))
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		plan   lab.Plan
@@ -37,6 +42,9 @@ func TestSpokenInTheGap(t *testing.T) {
 		{"strict firewall", lab.Plan{Clients: 1, Servers: 1, Firewall: strict()}, false, false, peer.Port, netip.AddrPort{}, flush, true},
 		{"server inside", plan(lab.DNAT(forwarded, inside), lab.Masquerade("wan")), false, false, 4711, forwarded, flush, true},
 		{"zone", plan(lab.Zone("lan", 7), lab.Zone("wan", 7), lab.Masquerade("wan")), false, false, peer.Port, netip.AddrPort{}, flush, true},
+		{"conntrack takes nothing up in the middle", plan(lab.Masquerade("wan")), false, false, peer.Port, netip.AddrPort{}, strictly(flush), true},
+		{"that, and the kernel does not tell", plan(lab.Masquerade("wan")), false, false, peer.Port, netip.AddrPort{},
+			strictly(func(w *world) error { return w.takeConnections(1) }), false},
 		{"no NAT", lab.Plan{Clients: 1, Servers: 1, Routed: true, Firewall: []lab.Piece{}}, false, false, peer.Port, netip.AddrPort{}, flush, true},
 		{"router's own client", plan(lab.Masquerade("wan")), true, false, peer.Port, netip.AddrPort{}, flush, true},
 		{"router's own server", plan(lab.Masquerade("wan")), false, true, peer.Port, netip.AddrPort{}, flush, true},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -109,18 +110,47 @@ func connections() set {
 // acknowledgement: so it is enough that a segment which comes in between goes no further. It goes to the daemon, which puts
 // back the entry, if it was not told that this is gone, and drops the segment. While nobody listens it passes.
 //
-// Conntrack takes a segment for invalid that does not fit the connection's entry, or that it begins no entry with: it would not
-// be translated, not even once the daemon has seen it.
-func strays(c Config) chain {
+// Conntrack takes a segment for invalid that does not fit the connection's entry, or that it begins no entry with (any, with
+// nf_conntrack_tcp_loose=0). It would not be translated, but answered with a reset by the router itself.
+func strays() chain {
 	return chain{
 		name:    "strays",
 		comment: "segments in the middle of a connection that conntrack has no entry for, or does not understand",
 		rules: []rule{
-			{[]clause{invalid(), flow(), count(Stray), verdict("drop")},
-				"would not be translated: the router itself would answer it with a reset"},
-			{[]clause{unconfirmed(), originalFlow(), count(Stray), queue(c)},
-				"the entry of a control connection is gone: pptp-alg puts it back, and TCP sends again"},
+			{[]clause{invalid(), flow(), jump("known")}, "of a known control connection, and would not be translated"},
+			{[]clause{unconfirmed(), originalFlow(), jump("known")}, "of a known control connection, and would begin an entry of its own"},
 		},
+	}
+}
+
+// strayRate is how many segments a second come to the daemon that belong to no entry. There may be as many connections whose
+// entries go at once, and whoever knows addresses and ports of one can forge them.
+const strayRate = 1000
+
+func known(c Config) chain {
+	k := chain{
+		name:    "known",
+		comment: "segments of known control connections whose conntrack entries are gone, or that do not fit them",
+		rules: []rule{
+			{[]clause{count(Stray), queue(c)}, "its entry is gone: pptp-alg puts it back, and TCP sends again; passes while nobody listens"},
+		},
+	}
+	if c.Rate > 0 {
+		k.rules = slices.Insert(k.rules, 0, rule{
+			[]clause{over(strayRate), count(Stray), verdict("drop")}, "no more than can be looked at; TCP sends again",
+		})
+	}
+	return k
+}
+
+// over matches packets beyond so many a second. A burst of one second's worth is let pass.
+func over(rate uint32) clause {
+	return clause{
+		text: fmt.Sprintf("limit rate over %d/second burst %[1]d packets", rate),
+		exprs: []expression{encoded(&expr.Limit{
+			Type: expr.LimitTypePkts, Rate: uint64(rate), Over: true, Unit: expr.LimitTimeSecond, Burst: rate,
+		})},
+		needs: needLimit,
 	}
 }
 

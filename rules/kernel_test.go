@@ -53,9 +53,9 @@ func TestTextAndNetlinkAgree(t *testing.T) {
 			inNewNamespace(t)
 			k := dial(t)
 			r := mustNew(t, c)
-			queueRules := []string{ruleName("control", 3), ruleName("strays", 1)}
+			queueRules := []string{ruleName("control", 3), ruleName("known", 0)}
 			if c.Rate > 0 {
-				queueRules[0] = ruleName("control", 4)
+				queueRules = []string{ruleName("control", 4), ruleName("known", 1)}
 			}
 			foreign := !c.Native
 			text := r.String()

@@ -250,7 +250,7 @@ func compose(c Config) table {
 		t.helpers = []helper{{anchorHelper, c.Anchor, "does nothing here: the kernel offloads no connection that has a helper"}}
 		prerouting.rules = append(prerouting.rules, anchoring()...)
 	}
-	t.chains = []chain{forward, input, output, segments, control, prerouting, greChain, strays(c), nat}
+	t.chains = []chain{forward, input, output, segments, control, prerouting, greChain, strays(), known(c), nat}
 
 	if c.Guard == GuardAll {
 		t.counters = append(t.counters, counter{Blocked, "forwarded enhanced GRE of no known call, dropped: guard = all"})

@@ -45,6 +45,7 @@ type fastPath struct {
 	stations   map[ways.Station]map[*lane]bool // whose packets are taken at a bridge's port in this generation, or could be
 	movers     map[ways.Station]*mover         // that moved in this generation
 	backlog    []*lane                         // of movers, that can be taken at ports again
+	turn       time.Time                       // when those have theirs
 	looking    bool                            // at what no news tell of: soon
 
 	opened time.Time     // when the generation began
@@ -284,10 +285,13 @@ func (f *fastPath) carries(l *lane) bool {
 	return l != nil && f.generation != 0 && l.carried == f.generation
 }
 
+// takes is carries where they are taken anywhere at this moment: their sender has not just moved.
+func (f *fastPath) takes(l *lane) bool { return f.carries(l) && l.taken != entrance{} }
+
 // carriesTo is carries for what goes to one side of a call.
 func (f *fastPath) carriesTo(c *nat.Call, side nat.Side) bool {
 	m := c.Ends[side]
-	return m != nil && f.carries(f.lanes[m])
+	return m != nil && f.takes(f.lanes[m])
 }
 
 // failed notes what the kernel refused.
@@ -460,14 +464,14 @@ func (f *fastPath) saw(sights []fastpath.Sight) {
 		l.sight, l.taken, l.passed = s, entrance{}, 0
 		f.awaited--
 		if m := f.daemon.table.Find(nat.Tuple(l.arrives), 0); m != nil && f.lanes[m] == l && m.Call() != nil {
-			f.enter(m.Call())
+			f.enter(m.Call(), l)
 		}
 	}
 	f.look()
 }
 
-// enter has a call carried, as far as that can be, once both of its directions were seen.
-func (f *fastPath) enter(c *nat.Call) {
+// enter has a call carried, as far as that can be, once both of its directions were seen, of which one is fresh: just now.
+func (f *fastPath) enter(c *nat.Call, fresh *lane) {
 	var lanes [2]*lane
 	for side, m := range c.Ends {
 		if m != nil {
@@ -480,19 +484,25 @@ func (f *fastPath) enter(c *nat.Call) {
 	if !c.Live() {
 		return
 	}
+	before := f.carriesTo(c, nat.Client) || f.carriesTo(c, nat.Server)
 	for side, l := range lanes {
+		f.stationOf(l, lanes[1-side])
+	}
+	for _, l := range lanes {
 		if !f.carries(l) { // or else the other direction was brought back alone
-			f.stationOf(l, lanes[1-side])
-			l.why = f.carry(l)
+			l.why = f.carry(l, l == fresh)
 		}
+	}
+	if before {
+		return
 	}
 	if f.carriesTo(c, nat.Client) || f.carriesTo(c, nat.Server) {
 		f.counters.entered++
 	}
 }
 
-// carry has a direction carried, or says why it can't be.
-func (f *fastPath) carry(l *lane) (why string) {
+// carry has a direction carried, or says why it can't be. It is fresh if it was seen just now, and so comes from where its station is.
+func (f *fastPath) carry(l *lane, fresh bool) (why string) {
 	in, known := f.links[l.sight.Arrived]
 	switch {
 	case f.around != "":
@@ -529,7 +539,7 @@ func (f *fastPath) carry(l *lane) (why string) {
 		Gateway: way.Gateway, MTU: way.MTU, Mark: l.sight.Mark,
 	}
 	e, err := f.entrance(in, l.station)
-	if err == nil && f.elsewhere(l, e) {
+	if err == nil && f.elsewhere(l, e, fresh) {
 		return f.seeAgain(l)
 	}
 	if err == nil {

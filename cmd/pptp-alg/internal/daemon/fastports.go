@@ -55,9 +55,16 @@ func (f *fastPath) atPorts() bool { return f.bridged == nil && len(f.stations) >
 
 // stationOf notes who sends the packets of a direction to a bridge: who gets those of the other one, from the same bridge.
 func (f *fastPath) stationOf(l, other *lane) {
-	f.forgetStation(l)
+	var s ways.Station
 	if in, known := f.links[l.sight.Arrived]; known && in.Bridge && other.sight.Link == l.sight.Arrived {
-		l.station = ways.Station{Bridge: l.sight.Arrived, Address: other.sight.Next}
+		s = ways.Station{Bridge: l.sight.Arrived, Address: other.sight.Next}
+	}
+	if s == l.station && f.stations[s][l] {
+		return
+	}
+	f.forgetStation(l)
+	if s != (ways.Station{}) {
+		l.station = s
 		if f.stations[l.station] == nil {
 			f.stations[l.station] = map[*lane]bool{}
 		}
@@ -117,21 +124,37 @@ func (f *fastPath) port(in ways.Link, s ways.Station) (ways.Port, error) {
 		return ways.Port{}, f.bridged
 	case s == ways.Station{}:
 		return ways.Port{}, &ways.Unsafe{Reason: "it does not come from where the other direction goes to"}
+	case f.resting(s):
+		return ways.Port{}, &ways.Unsafe{Reason: hasMoved}
 	case f.path.Others(in.Index):
 		return ways.Port{}, &ways.Unsafe{Reason: "programs of others are at " + in.Name + ", which it would pass by"}
 	}
 	return f.ways.Port(s)
 }
 
+// hasMoved is why a call is not taken at a port.
+const hasMoved = "its sender has just moved to another port of the bridge, or the bridge has forgotten it"
+
+// resting reports whether a station moved a moment ago.
+func (f *fastPath) resting(s ways.Station) bool {
+	m := f.movers[s]
+	return m != nil && !m.due.IsZero()
+}
+
 // stationsMoved has the calls of stations that moved taken behind the bridge, which learns from them where they are; and at their ports
 // again after a rest.
 func (f *fastPath) stationsMoved(now time.Time) {
+	moved := f.ways.Stations()
 	if f.generation == 0 {
 		return // the next one begins with what is so then
 	}
-	for _, s := range f.ways.Stations() {
+	for _, s := range moved {
 		lanes := f.stations[s]
 		if len(lanes) == 0 {
+			continue
+		}
+		if f.resting(s) { // forgotten, and learned again
+			f.movers[s].last, f.movers[s].due = now, now.Add(f.movers[s].rest)
 			continue
 		}
 		for l := range lanes {
@@ -157,7 +180,10 @@ func (f *fastPath) stationsMoved(now time.Time) {
 func (f *fastPath) nextMover(now time.Time) {
 	var first time.Time
 	if len(f.backlog) > 0 {
-		first = now.Add(time.Millisecond)
+		if f.turn.IsZero() {
+			f.turn = now.Add(time.Millisecond)
+		}
+		first = f.turn
 	}
 	for _, m := range f.movers {
 		if !m.due.IsZero() && (first.IsZero() || m.due.Before(first)) {
@@ -194,24 +220,28 @@ func (f *fastPath) backToPorts(now time.Time) {
 		e, err := known[l.station]()
 		switch {
 		case !f.carries(l):
-			l.why = f.carry(l)
+			if err != nil { // it need not be asked for more
+				l.why = err.Error()
+			} else {
+				l.why = f.carry(l, false)
+			}
 		case err != nil:
 			l.why = err.Error()
 			f.stop(l, now)
-		case f.elsewhere(l, e):
+		case f.elsewhere(l, e, false):
 			l.why = f.seeAgain(l)
 		default:
 			f.move(l, e, now)
 		}
 	}
-	f.backlog = f.backlog[n:]
+	f.backlog, f.turn = f.backlog[n:], time.Time{}
 	f.nextMover(now)
 }
 
-// elsewhere reports whether a direction comes by another port than when the firewall let it through, where that is at the ports and
-// may go by them.
-func (f *fastPath) elsewhere(l *lane, e entrance) bool {
-	return e.link == 0 && l.passed != 0 && e.port != l.passed
+// elsewhere reports whether a direction comes by another port than when the firewall let it through, or by which it was then is not
+// known, where the firewall is at the ports and may go by them.
+func (f *fastPath) elsewhere(l *lane, e entrance, fresh bool) bool {
+	return e.link == 0 && !(fresh && l.passed == 0) && e.port != l.passed
 }
 
 // seeAgain has a direction carried only when it was seen again, and says so.

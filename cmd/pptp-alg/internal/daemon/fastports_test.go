@@ -89,7 +89,7 @@ func lanesOf(f *fastPath, s ways.Station, wan, n int) (all []*lane) {
 			awaited: true,
 		}
 		f.stationOf(l, &other)
-		l.why = f.carry(l)
+		l.why = f.carry(l, true)
 		all = append(all, l)
 	}
 	return all
@@ -219,15 +219,18 @@ func TestAnotherPortPastTheFirewall(t *testing.T) {
 		awaited := f.awaited
 		for _, c := range []struct {
 			was, is entrance
+			fresh   bool
 			differs bool
 		}{
-			{entrance{s.Bridge, 5}, entrance{s.Bridge, 6}, false}, // the firewall is behind the bridge
-			{entrance{0, 5}, entrance{0, 5}, false},
-			{entrance{}, entrance{0, 5}, false}, // it was not known
-			{entrance{0, 5}, entrance{0, 6}, true},
+			{entrance{s.Bridge, 5}, entrance{s.Bridge, 6}, false, false}, // the firewall is behind the bridge
+			{entrance{0, 5}, entrance{0, 5}, false, false},
+			{entrance{}, entrance{0, 5}, false, true}, // by which it came is not known
+			{entrance{}, entrance{0, 5}, true, false}, // by this one, a moment ago
+			{entrance{0, 5}, entrance{0, 6}, false, true},
+			{entrance{0, 5}, entrance{0, 6}, true, true},
 		} {
 			l.passed = 0
-			if l.comes(c.was); f.elsewhere(l, c.is) != c.differs {
+			if l.comes(c.was); f.elsewhere(l, c.is, c.fresh) != c.differs {
 				t.Errorf("from %+v to %+v: not %v", c.was, c.is, c.differs)
 			}
 		}

@@ -56,7 +56,7 @@ func (f *fastPath) describe(c *nat.Call) *status.FastPath {
 	s := &status.FastPath{ToClient: f.carriesTo(c, nat.Client), ToServer: f.carriesTo(c, nat.Server)}
 	var why []string
 	for _, m := range c.Ends {
-		if m != nil && !f.carries(f.lanes[m]) {
+		if m != nil && !f.takes(f.lanes[m]) {
 			why = append(why, f.why(f.lanes[m]))
 		}
 	}
@@ -78,6 +78,8 @@ func (f *fastPath) why(l *lane) string {
 		return "the firewall, routes or devices have just changed"
 	case f.around != "":
 		return f.around
+	case f.carries(l):
+		return hasMoved
 	case !f.hasSeen(l) && f.blind != "":
 		return f.blind
 	case !f.hasSeen(l) || l.why == "":

@@ -26,6 +26,7 @@ type link struct {
 	address  [6]byte // Ethernet address of a bridge
 	state    uint8   // BR_STATE_* of a bridge's port
 	locked   bool    // a bridge's port that is for certain stations
+	port     bool    // of a bridge
 }
 
 // Devices that hand a packet on as it is. What encapsulates IP in IP is not among them: such a device wants to know the
@@ -128,6 +129,7 @@ func parseLink(m netlink.Message) (link, bool) {
 		return link{}, false
 	}
 	var data, slave []byte // of the kind, of the master's kind
+	whole := false         // news of wireless extensions say nothing but whose they are
 	var address []byte
 	var master string // kind
 	for d.Next() {
@@ -135,7 +137,7 @@ func parseLink(m netlink.Message) (link, bool) {
 		case unix.IFLA_IFNAME:
 			l.name = d.String()
 		case unix.IFLA_MTU:
-			l.mtu = int(d.Uint32())
+			l.mtu, whole = int(d.Uint32()), true
 		case unix.IFLA_MASTER:
 			l.master = int(d.Uint32())
 		case unix.IFLA_ADDRESS:
@@ -177,14 +179,15 @@ func parseLink(m netlink.Message) (link, bool) {
 			l.address = [6]byte(address)
 		}
 	}
-	if master == "bridge" && !l.port(slave) {
+	if master == "bridge" && !l.portData(slave) {
 		return link{}, false
 	}
-	return l, d.Err() == nil
+	l.port = master == "bridge"
+	return l, whole && d.Err() == nil
 }
 
-// port reads the attributes that a bridge's port has as such, IFLA_BRPORT_*.
-func (l *link) port(b []byte) bool {
+// portData reads the attributes that a bridge's port has as such, IFLA_BRPORT_*.
+func (l *link) portData(b []byte) bool {
 	d, err := netlink.NewAttributeDecoder(b)
 	if err != nil {
 		return false
@@ -213,7 +216,7 @@ func parsePort(m netlink.Message) (link, bool) {
 	ok := false
 	for d.Next() {
 		if d.Type() == unix.IFLA_PROTINFO {
-			ok = l.port(d.Bytes())
+			ok = l.portData(d.Bytes())
 		}
 	}
 	return l, ok && d.Err() == nil

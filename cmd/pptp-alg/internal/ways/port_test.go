@@ -195,6 +195,7 @@ func TestBridgeFiltersVLANs(t *testing.T) {
 		e := netlink.NewAttributeEncoder()
 		e.String(unix.IFLA_IFNAME, "lan")
 		e.Bytes(unix.IFLA_ADDRESS, []byte{2, 0, 0, 0, 0, 1})
+		e.Uint32(unix.IFLA_MTU, 1500)
 		e.Nested(unix.IFLA_LINKINFO, func(n *netlink.AttributeEncoder) error {
 			n.String(unix.IFLA_INFO_KIND, "bridge")
 			n.Nested(unix.IFLA_INFO_DATA, func(n *netlink.AttributeEncoder) error {
@@ -260,11 +261,17 @@ func TestNewsOfPorts(t *testing.T) {
 
 // A port that is not as it was concerns who is there; so does its end.
 func TestPortThatChanges(t *testing.T) {
+	mtu := netlink.NewAttributeEncoder()
+	mtu.Uint32(unix.IFLA_MTU, 1500)
+	attributes, err := mtu.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
 	flags := func(index, flags uint32) []byte {
 		head := make([]byte, unix.SizeofIfInfomsg)
 		binary.NativeEndian.PutUint32(head[4:], index)
 		binary.NativeEndian.PutUint32(head[8:], flags)
-		return head
+		return append(head, attributes...)
 	}
 	for _, c := range []struct {
 		name  string
@@ -281,7 +288,7 @@ func TestPortThatChanges(t *testing.T) {
 		w := &Ways{moved: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
 		w.forget()
 		s, other := Station{Bridge: 7}, Station{7, [6]byte{1}}
-		w.ports[5] = link{index: 5, up: true}
+		w.ports[5] = link{index: 5, up: true, mtu: 1500}
 		w.stations[s], w.stations[other] = &spot{port: 5}, &spot{port: 8}
 		if w.route(netlink.Message{Header: netlink.Header{Type: c.kind}, Data: c.data}) {
 			t.Errorf("%s: it is news for others, too", c.name)
@@ -289,6 +296,26 @@ func TestPortThatChanges(t *testing.T) {
 		if got := w.Stations(); c.moved != slices.Equal(got, []Station{s}) || !c.moved && len(got) != 0 {
 			t.Errorf("%s: %v have moved", c.name, got)
 		}
+	}
+}
+
+// News of wireless extensions say of a device only whose they are: it is no other one than it was.
+func TestWirelessNews(t *testing.T) {
+	e := netlink.NewAttributeEncoder()
+	e.String(unix.IFLA_IFNAME, "wlan0")
+	e.Bytes(unix.IFLA_WIRELESS, make([]byte, 24))
+	attributes, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(head[4:], 5)
+	w := &Ways{moved: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	w.forget()
+	s := Station{Bridge: 7}
+	w.links[5], w.ports[5], w.stations[s] = link{index: 5, mtu: 1500}, link{index: 5, mtu: 1500}, &spot{port: 5}
+	if news := w.route(netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWLINK}, Data: append(head, attributes...)}); news || len(w.Stations()) > 0 || len(w.appeared) > 0 {
+		t.Errorf("news %v, %d devices have appeared, who is there: %v", news, len(w.appeared), w.stations[s])
 	}
 }
 

@@ -102,7 +102,7 @@ func (w *Ways) route(m netlink.Message) bool {
 			}
 		}
 		if relevant = ok && w.uses(l.index) && l.asWay() != w.links[l.index].asWay(); ok && !relevant && !w.uses(l.index) {
-			relevant = w.settings != nil && w.settings.linkdown // its routes may begin to be used, of which no news tell
+			relevant = w.settings != nil && w.settings.linkdown && !l.port // its routes may begin to be used, of which no news tell
 		}
 	case unix.RTM_DELLINK:
 		if relevant = len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC; relevant {
