@@ -97,7 +97,9 @@ func (f *fastPath) entrance(in ways.Link, station ways.Station) (e entrance, err
 	case !errors.As(filtered, &unsafe):
 		return e, filtered
 	}
-	if !in.Bridge {
+	// Before Linux 6.6 a device that gets or loses a queueing discipline drops what leaves by it at that moment. So it is
+	// done at no more of them than has to be.
+	if !in.Bridge || filtered == nil && f.path.Port() != 0 {
 		return e, nil
 	}
 	port, err := f.port(in, station)
