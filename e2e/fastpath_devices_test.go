@@ -81,6 +81,21 @@ func TestFastPathBridge(t *testing.T) {
 		})
 	}
 	atPort()
+	// Before Linux 6.6 packets can be lost when a device gets or loses a queueing discipline.
+	none := func(all []*peer.Traffic) {
+		t.Helper()
+		if hasTCX(t) {
+			w.noneLost(all)
+			return
+		}
+		for _, s := range all {
+			if sent, lost, err := s.Stop(w.ctx); err != nil {
+				t.Error(err)
+			} else if lost > 0 {
+				t.Logf("%d of %d packets lost", lost, sent)
+			}
+		}
+	}
 	// The bridge forgets where clients are, and learns it from their packets; then others say that they are elsewhere.
 	learns := func() {
 		t.Helper()
@@ -110,7 +125,7 @@ func TestFastPathBridge(t *testing.T) {
 			}
 			learns()
 		}
-		w.noneLost(all)
+		none(all)
 		atPort()
 		all = streams(legs...)
 		for _, c := range w.Clients {
@@ -165,7 +180,7 @@ func TestFastPathBridge(t *testing.T) {
 	guest, err := h.LinkByName("guest")
 	w.must(err, h.LinkSetMaster(guest, bridge))
 	w.must(w.Router.SetLink("guest-end", true), w.Router.SetLink("guest-end", false), w.Router.DeleteDevice("guest"))
-	w.noneLost(all)
+	none(all)
 	atPort()
 
 	conn, err := w.Router.Nftables()
